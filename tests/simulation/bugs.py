@@ -1,0 +1,329 @@
+"""Planted bugs: the machine with one rule changed each, and the outcome that gives it away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from zpipe.core.inlet import Address, Inlet, InLink
+from zpipe.core.ledger import Ledger, Record
+from zpipe.core.memory import Memory
+from zpipe.core.outlet import Link, Out, Outlet
+from zpipe.core.source import Partition, Position, Source
+from zpipe.core.work import Job
+from zpipe.core.worker import Worker
+from zpipe.processes.caller import Caller, Joiner
+from zpipe.stages import Made
+from zpipe.testing.simulator import Node, World
+from zpipe.values.paths import Mark, Run
+from zpipe.wire.frames import Ack
+
+
+class AcksOnArrival(Ledger):
+    def arrived(self, address: Address, run: Run) -> None:
+        super().arrived(address, run)
+        address.settle()
+
+    def settled(self, record: Record) -> None:
+        record.addresses.clear()
+        super().settled(record)
+
+
+class AcksWhenCalled(Ledger):
+    def done(self, job: Job) -> None:
+        for record in job.records:
+            for address in record.addresses:
+                address.settle()
+            record.addresses, kept = [], record.addresses
+            for address in kept:
+                address.consume()
+        super().done(job)
+
+
+class ForgetsRepeats(Ledger):
+    def arrived(self, address: Address, run: Run) -> None:
+        if run.key in self.records:
+            address.consume()
+            return
+        super().arrived(address, run)
+
+
+class SettlesWhatItSends(Outlet):
+    def _put(self, link: Link, out: Out) -> None:
+        super()._put(link, out)
+        seq = link.sent - out.run.n + 1
+        self._settle(link, seq, out)
+
+
+class TrustsEveryGeneration(Outlet):
+    def ack(self, now_s: float, ack: Ack) -> None:
+        link = self.links.get(ack.src)
+        if link is not None:
+            ack.gen = link.gen
+            ack.base, ack.got = min(ack.base, link.sent + 1), min(ack.got, link.sent)
+        super().ack(now_s, ack)
+
+
+class SeesNoGap(Outlet):
+    def _has_gap(self, ack: Ack) -> bool:
+        return False
+
+
+class RedeliversNothing(Outlet):
+    def lost(self, now_s: float, link: Link) -> None:
+        link.frames = {seq: frame for seq, frame in link.frames.items() if not isinstance(frame, Out)}
+        super().lost(now_s, link)
+
+
+class DropsTombstones(Outlet):
+    """No tombstone for what a stage's code drops."""
+
+    def emit(self, run: Run, parents: Any) -> None:
+        if run.marks is not None and Mark.TOMB in run.marks:
+            for i in range(run.n):
+                if run.marks[i] != Mark.TOMB:
+                    super().emit(run.slice(i, i + 1), parents)
+            return
+        super().emit(run, parents)
+
+
+class SettlesBelowTheHighest(InLink):
+    __slots__ = ()
+
+    def settle(self, seq: int, n: int) -> None:
+        self.base = max(self.base, seq + n)
+        self.dirty = True
+
+
+class GrantsByDelta(Inlet):
+    def _grant(self, link: InLink) -> None:
+        super()._grant(link)
+        link.limit += link.window
+
+
+class ForgetsTheUnnamed(Inlet):
+    def roster(self, senders: set[int]) -> None:
+        self.named |= set(self.links)
+        super().roster(senders)
+
+
+class TakesWhateverComes(Inlet):
+    """Data is taken in past a gap."""
+
+    def data(self, message: Any) -> bool:
+        link = self.links.get(message.src)
+        if link is not None and link.gen == message.gen and message.seq > link.got + 1:
+            link.got = message.seq - 1
+        return super().data(message)
+
+
+class CompleteAtTheLastItem(Source):
+    def watermarks(self) -> dict[int, tuple[Position, bool]]:
+        return {n: (p.mark_of(), p.ended) for n, p in self.partitions.items()}
+
+
+class WatermarkOffByOne(Source):
+    def watermarks(self) -> dict[int, tuple[Position, bool]]:
+        found = super().watermarks()
+        for number, (at, complete) in found.items():
+            if self.partitions[number].stretches:
+                found[number] = (Position(at.position + 1, at.epoch, at.epoch_start), complete)
+        return found
+
+
+class WatermarkSkipsGaps(Source):
+    def settle(self, partition: Partition) -> None:
+        settled = [s for s in partition.stretches if s.closed and s.pend == 0]
+        if settled:
+            partition.watermark = max(partition.watermark, settled[-1].first + settled[-1].n)
+        super().settle(partition)
+
+
+class NeverWidens(Source):
+    def widen(self, wanted: set[int]) -> bool:
+        return False
+
+
+class AcksWithoutSave(Memory):
+    """An item is settled as soon as it has been called."""
+
+    def done(self, job: Job) -> None:
+        super().done(job)
+        for run, _, b in job.stretches:
+            for entries in self.addresses.values():
+                for entry in list(entries):
+                    if entry[0] == run.path(b - 1)[1:]:
+                        entries.remove(entry)
+                        entry[2].settle()
+
+
+class KeepsParkedCredit(Memory):
+    def arrived(self, address: Address, run: Run) -> None:
+        if any(address.link is held.address.link for held in self.held.values()):
+            address.returned = True
+        super().arrived(address, run)
+        if any(run.path(i) in self.held for i in range(run.n)):
+            address.link.consumed -= address.n
+            address.link.consumed_bytes -= address.nbytes
+
+
+class SavesWithoutOutputs(Memory):
+    def save(self) -> Any:
+        save = super().save()
+        if save is not None:
+            save.outs = []
+        return save
+
+
+class EndsWithKeptOutputs(Memory):
+    def close_step(self, state: Any = None, *, keeps_outs: bool = False) -> None:
+        over, self.over = self.over, False
+        super().close_step(state, keeps_outs=keeps_outs or over)
+        self.over = over
+
+
+class ClosesBeforeTheHook(Memory):
+    @property
+    def may_close(self) -> bool:
+        return True
+
+
+class SavesUnsettledSteps(Memory):
+    def _is_covered(self, step: Any) -> bool:
+        return True
+
+
+class StopsOnRetention(Worker):
+    def take(self, limit: int) -> Job | None:
+        return None if self.outlet.unsettled_items >= 4 and self.inlet is not None else super().take(limit)
+
+
+class AcksBeforeTheSave(Worker):
+    def flush(self) -> None:
+        before = len(self.actions)
+        super().flush()
+        new = self.actions[before:]
+        self.actions[before:] = [a for a in new if a[0] != "save"] + [a for a in new if a[0] == "save"]
+
+
+class SavesOpenGroups(Caller):
+    def _close_step(self, memory: Memory, job: Job) -> None:
+        if self.grouping is not None and self.grouping.state() is None and memory.may_close:
+            memory.close_step([self.hook_position, None])
+        else:
+            super()._close_step(memory, job)
+
+
+class NoTombstonesForMembers(Caller):
+    def _send(self, joiner: Joiner, made: Iterable[Made]) -> None:
+        super()._send(joiner, (entry for entry in made if entry.mark != Mark.TOMB))
+
+
+class NoEnd(Caller):
+    def _split(self, job: Job) -> Any:
+        emit = self.worker.emit
+
+        def without(run: Run, parent: Any) -> None:
+            if run.marks is not None and run.marks[-1] == Mark.END:
+                if run.n == 1:
+                    return
+                run = run.slice(0, run.n - 1)
+            emit(run, parent)
+
+        self.worker.emit = without  # type: ignore[method-assign]
+        yield from super()._split(job)
+        self.worker.emit = emit  # type: ignore[method-assign]
+
+
+class IgnoresPressure(Caller):
+    def idle(self) -> None:
+        pass
+
+
+class StartsWithoutItsSave(World):
+    def start(self, stage: Any, slot: int) -> None:
+        self.saves.pop(stage.name, None)
+        super().start(stage, slot)
+
+
+class ForgetsHookPosition(Caller):
+    def restore(self, state: Any) -> None:
+        super().restore([0, state[1]])
+
+
+class Clumsy(World):
+    """Restores a save into the cursor, but does not send the outputs in it."""
+
+    def start(self, stage: Any, slot: int) -> None:
+        if stage.name in self.saves:
+            self.saves[stage.name].outs = []
+        super().start(stage, slot)
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One changed rule: `name` says what the broken machine does."""
+
+    name: str
+    rule: str
+    world: type[World]
+
+
+def _worker(**types: Any) -> type[World]:
+    return type("BuggyWorld", (World,), {"worker_type": type("BuggyWorker", (Worker,), types)})
+
+
+def _bug(broken: type, rule: str) -> Bug:
+    name = broken.__name__
+    world: type[World]
+    if issubclass(broken, World):
+        world = broken
+    elif issubclass(broken, Caller):
+        world = type("BuggyWorld", (World,), {"caller_type": broken})
+    elif issubclass(broken, Worker):
+        world = type("BuggyWorld", (World,), {"worker_type": broken})
+    elif issubclass(broken, InLink):
+        world = _worker(inlet_type=type("BuggyInlet", (Inlet,), {"link_type": broken}))
+    else:
+        seam = {Outlet: "outlet_type", Inlet: "inlet_type", Ledger: "ledger_type", Memory: "memory_type",
+                Source: "source_type"}  # fmt: skip
+        world = _worker(**{next(seam[base] for base in broken.__mro__ if base in seam): broken})
+    return Bug(name, rule, world)
+
+
+BUGS = tuple(
+    _bug(broken, rule)
+    for broken, rule in (
+        (AcksOnArrival, "an input is settled when everything derived from it is, not when it arrives"),
+        (AcksWhenCalled, "an input is settled when everything derived from it is, not when its call returns"),
+        (ForgetsRepeats, "a repeat of a run in progress attaches its address"),
+        (SettlesWhatItSends, "an output is settled by an ack, not by a send"),
+        (TrustsEveryGeneration, "an ack of another generation is ignored"),
+        (SeesNoGap, "an ack whose echo is above its got closes the link"),
+        (RedeliversNothing, "what a dead link held is ready again"),
+        (DropsTombstones, "a drop leaves a tombstone on every marked edge"),
+        (SettlesBelowTheHighest, "base is the lowest seq not settled"),
+        (GrantsByDelta, "limit is consumed + window, never a delta"),
+        (TakesWhateverComes, "data is taken in only when it is what comes next on its link"),
+        (CompleteAtTheLastItem, "complete is: ended, and the watermark at the end"),
+        (WatermarkOffByOne, "the watermark is the lowest unsettled position"),
+        (WatermarkSkipsGaps, "the watermark advances only over settled positions"),
+        (NeverWidens, "a source blocked above a quiet pipeline widens its window"),
+        (AcksWithoutSave, "a stage with memory acknowledges only what its save covers"),
+        (KeepsParkedCredit, "a parked input returns its credit"),
+        (SavesWithoutOutputs, "a checkpoint holds the unsettled outputs made before it"),
+        (EndsWithKeptOutputs, "the last save leaves no output unsettled"),
+        (ClosesBeforeTheHook, "nothing is saved between a boundary and the call of its hook"),
+        (SavesUnsettledSteps, "a position is saved when the outputs before it are settled"),
+        (StopsOnRetention, "only sources stop for lack of acks"),
+        (AcksBeforeTheSave, "save first, then ack"),
+        (SavesOpenGroups, "a group's position is saved when the group is closed"),
+        (NoTombstonesForMembers, "each further member of a group leaves a tombstone"),
+        (NoEnd, "a split says how many children it had"),
+        (IgnoresPressure, "a stage that holds acks back saves when a source waits for them"),
+        (StartsWithoutItsSave, "a new life of a stage with memory starts at its save, never at the watermark"),
+        (ForgetsHookPosition, "what a hook makes keeps its positions across lives"),
+        (Clumsy, "a new life sends again the outputs in its save"),
+    )
+)

@@ -1,0 +1,75 @@
+"""Play one seed: draw a scenario, limits and faults, run it, and judge the outcome."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from tests.simulation import scenarios as sc
+from zpipe.testing.simulator import World
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`verdict` is "ok" or what went wrong: lost, twice, hung, early end, order, over memory, crash."""
+
+    seed: int
+    scenario: str
+    verdict: str
+    detail: str
+    deaths: int
+    committed: int
+    seconds: float  # simulated
+
+
+def play(
+    seed: int,
+    *,
+    scenario: str | None = None,
+    world_type: type[World] = World,
+    calm: bool = False,
+) -> Outcome:
+    """Run one seed and judge it."""
+    r = random.Random(seed)
+    make = next((s for s in sc.SCENARIOS if s.__name__ == scenario), None) or r.choice(sc.SCENARIOS)
+    steps = make(r)
+    limits, faults = sc.limits(r), sc.faults(r)
+    plan = sc.plan_of(steps)
+    database = sc.Database()
+
+    world = world_type(plan, sc.targets(steps, plan, database), seed, limits=limits, faults=sc.Faults() if calm else faults,
+                   time_limit_s=120.0)  # fmt: skip
+    try:
+        end = world.run()
+    except AssertionError as error:
+        end = f"crash: {error!r}"
+    wanted = sc.expected(steps, plan)
+    verdict, detail = _judge(end, wanted, database, plan)
+    if verdict == "ok" and world.peak_unconsumed > limits.window_max:
+        verdict, detail = "over memory", f"{world.peak_unconsumed} unconsumed items on a link"
+    committed = sum(len(rows) for rows in database.rows.values())
+    return Outcome(seed, make.__name__, verdict, detail, world.deaths, committed, world.now_s)
+
+
+def _judge(end: str, wanted: dict[str, list[tuple[str, Any]]], database: sc.Database, plan: Any) -> tuple[str, str]:
+    if end.startswith("crash"):
+        return "crash", end
+    if database.conflicts:
+        return "twice", f"{database.conflicts} paths came with two values"
+    for sink, pairs in wanted.items():
+        rows = database.rows.get(sink, {})
+        extra = rows.keys() - {path for path, _ in pairs}
+        if extra:
+            return "twice", f"{sink}: not expected {sorted(extra)[:3]}"
+        missing = [path for path, _ in pairs if path not in rows]
+        if missing:
+            return ("hung" if end == "hung" else "early end"), f"{sink}: missing {len(missing)}, first {missing[0]}"
+        wrong = [path for path, value in pairs if repr(rows[path]) != repr(value)]
+        if wrong:
+            return "lost", f"{sink}: {wrong[0]} is {rows[wrong[0]]!r}"
+        if plan.stage(sink).memory and database.order[sink] != [path for path, _ in pairs]:
+            return "order", f"{sink}: {database.order[sink]} is not source order"
+    if end == "hung":
+        return "hung", "all committed, but no end"
+    return "ok", ""

@@ -1,0 +1,230 @@
+"""Callables: their names, finding them by name, and what they are."""
+
+import functools
+import sys
+from pathlib import Path
+
+import pytest
+
+from zpipe.values.callables import describe, form_of, name_of, resolve
+from zpipe.values.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _imports_left_as_they_were(monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "mystages.py").write_text("def crops(size): yield size\nclass Train:\n    pass\nnumber = 3\n")
+    return tmp_path
+
+
+def crops(size):
+    yield size
+
+
+class Model:
+    def __call__(self, x):
+        return x
+
+
+def test_a_name_is_module_and_name(tmp_path):
+    assert name_of(crops, tmp_path) == f"{__name__}:crops"
+
+
+def test_a_callable_of_the_program_is_named_by_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(crops, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "sub" / "prog.py"), raising=False)
+
+    assert name_of(crops, tmp_path / "sub") == "prog.py:crops"
+    assert name_of(crops, tmp_path) == "sub/prog.py:crops"
+
+
+@pytest.mark.parametrize("form", ["mystages:crops", "mystages.py:crops"])
+def test_a_callable_is_found_in_the_folder(folder, form):
+    assert list(resolve(form, folder)(size=4)) == [4]
+
+
+def test_a_callable_is_found_in_the_working_directory_after_the_folder(folder, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(folder)
+
+    assert list(resolve("mystages:crops", tmp_path_factory.mktemp("other"))(size=4)) == [4]
+
+
+def test_a_module_of_another_folder_gives_way_to_one_of_the_same_name(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (other / "mystages.py").write_text("def crops(size): yield -size\n")
+    resolve("mystages:crops", folder)
+
+    assert list(resolve("mystages:crops", other)(size=4)) == [-4]
+
+
+def test_a_callable_of_an_imported_file_keeps_its_file_as_its_name(folder):
+    assert name_of(resolve("mystages.py:crops", folder), folder) == "mystages.py:crops"
+
+
+@pytest.mark.parametrize(
+    ("run", "text"),
+    [
+        ("mystages", "run is 'mystages': write 'module:name' or 'file.py:name'"),
+        ("mystages:crop", "mystages has no 'crop': did you mean 'crops'?"),
+        ("mystages:zzz", "mystages has no 'zzz': it has Train, crops"),
+        ("mystages:number", "mystages:number is a int: name a function or a class"),
+        (
+            "mystage:crops",
+            "there is no module 'mystage' in {folder} or {cwd} or installed: did you mean 'mystages'?",
+        ),
+        ("mystage.py:crops", "there is no file mystage.py in {folder} or {cwd}: did you mean 'mystages.py'?"),
+        ("my stages:crops", "'my stages' is not a module name: write 'module:name' or 'file.py:name'"),
+        (
+            "m:<lambda>",
+            "a lambda of m has no name to import in a worker: write def at the top level of a module",
+        ),
+        (
+            "m:f.<locals>.g",
+            "'g' of m sits inside a function, where no worker can import it: move it to top level",
+        ),
+        (
+            "m:<Net object>",
+            "a Net object of m has no name to import: give a function or a class, and its args",
+        ),
+        (
+            "__main__:f",
+            "f was made in an interactive session, where no worker can import it: move it to a file",
+        ),
+        ("zpipe.stages:bach", "there is no built-in 'zpipe.stages:bach': did you mean 'zpipe.stages:batch'?"),
+    ],
+)
+def test_what_cannot_be_found_is_one_line(folder, run, text):
+    with pytest.raises(ConfigError) as e:
+        describe(run, folder)
+    assert str(e.value) == text.format(folder=folder, cwd=Path.cwd())
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("import nosuchthing", "importing broken failed: ModuleNotFoundError: No module named 'nosuchthing'"),
+        ("\n1 / 0", "importing broken failed: ZeroDivisionError: division by zero ({file}:2)"),
+        ("def (", "importing broken failed: SyntaxError: "),
+        ("import sys\nsys.exit(1)", "importing broken failed: SystemExit: 1 ({file}:2)"),
+    ],
+)
+def test_a_module_that_fails_to_import_is_one_line_with_the_place(folder, source, text):
+    (folder / "broken.py").write_text(source)
+
+    with pytest.raises(ConfigError) as e:
+        resolve("broken:f", folder)
+
+    assert str(e.value).startswith(text.format(file=folder / "broken.py"))
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("run", ["prog:f", "prog.py:f"])
+def test_a_pipeline_does_not_run_while_its_file_is_imported(folder, run):
+    (folder / "prog.py").write_text(
+        "import zpipe as zp\ndef f():\n    yield 1\nzp.Pipeline('p', zp.stage(f)).run()\n"
+    )
+
+    with pytest.raises(ConfigError, match='put it below `if __name__ == "__main__":`'):
+        resolve(run, folder)
+
+
+def test_a_function_maps():
+    def f(x, size=3):
+        return x
+
+    info = form_of(f)
+
+    assert (info.form, info.is_class, info.takes_input, info.yields) == ("map", False, True, False)
+
+
+def test_a_generator_function_splits_and_may_be_a_source():
+    info = form_of(crops)
+
+    assert (info.form, info.yields, info.takes_start) == ("split", True, False)
+
+
+def test_wrappers_and_partials_are_seen_through():
+    @functools.wraps(crops)
+    def wrapped(*args, **kwargs):
+        return crops(*args, **kwargs)
+
+    assert form_of(wrapped).form == "split"
+    assert form_of(functools.partial(crops, size=3)).form == "split"
+
+
+def test_a_class_shows_its_hooks():
+    class Train:
+        def __init__(self, lr):
+            pass
+
+        def __call__(self, x):
+            yield x
+
+        def warmup(self):
+            pass
+
+        def state(self):
+            pass
+
+        def restore(self, state):
+            pass
+
+        def epoch_end(self, n):
+            pass
+
+        def finish(self):
+            pass
+
+        def close(self):
+            pass
+
+    info = form_of(Train)
+
+    assert (info.form, info.is_class) == ("split", True)
+    assert info.hooks == {"warmup", "state", "restore", "epoch_end", "finish", "close"}
+    assert [p.name for p in info.parameters] == ["lr"]
+    assert [p.name for p in info.call] == ["x"]
+
+
+def test_a_class_with_commit_alone_is_a_sink():
+    class Sink:
+        def commit(self, items):
+            pass
+
+    assert (form_of(Sink).form, form_of(Sink).takes_input) == ("commit", True)
+
+
+def test_a_class_that_iterates_may_be_a_source():
+    class Files:
+        def __iter__(self):
+            yield 1
+
+    assert (form_of(Files).form, form_of(Files).yields, form_of(Files).takes_start) == ("", True, False)
+
+
+def test_an_async_function_is_recognised():
+    async def f(x):
+        return x
+
+    assert form_of(f).is_async
+
+
+def test_a_callable_without_a_signature_takes_anything():
+    assert form_of(max).parameters is None
+    assert form_of(max).takes_input
+
+
+def test_built_ins_are_described_without_their_module(tmp_path):
+    info = describe("zpipe.stages:batch", tmp_path)
+
+    assert (info.form, [p.name for p in info.parameters]) == ("group", ["size", "drop_last"])
+    assert describe("zpipe.stages:unbatch", tmp_path).form == "split"

@@ -1,0 +1,700 @@
+"""The registry's machine: admission, rosters, watermarks, the end, restarts, strange requests."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from zpipe.core.outcomes import Action, Down, Ended, Push, Reply, Store, Stored
+from zpipe.core.registry import Registry
+from zpipe.values.plan import EdgePlan, Plan, StagePlan
+from zpipe.wire import control as wire
+
+CROPS, CLEAN, BATCH, OUT = 0, 1, 2, 3
+
+
+def stage(number: int, name: str, role: str, **more: Any) -> StagePlan:
+    fields: dict[str, Any] = {
+        "number": number,
+        "name": name,
+        "stage": name.partition("/")[0],
+        "role": role,
+        "run": f"stages:{name}",
+        "args": {},
+        "env": {},
+        "workers": 1,
+        "form": "source" if role == "source" else "map",
+        "hooks": (),
+        "memory": False,
+        "splits": False,
+        "inputs": (),
+        "outputs": (),
+        "lanes": (0, 1),
+        "depths": (),
+        "hook_lane": None,
+        "hooks_above": (),
+    }
+    return StagePlan(**{**fields, **more})
+
+
+def make_plan() -> Plan:
+    """crops (2 partitions, 2 workers) -> clean (3) -> batch (memory) -> out"""
+    stages = (
+        stage(CROPS, "crops", "source", workers=2, partitions=2, outputs=(0,)),
+        stage(CLEAN, "clean", "transform", workers=3, inputs=(0,), outputs=(1,)),
+        stage(BATCH, "batch", "transform", memory=True, inputs=(1,), outputs=(2,)),
+        stage(OUT, "out", "sink", inputs=(2,)),
+    )
+    edges = (EdgePlan(0, 0, 1, True), EdgePlan(1, 1, 2, True), EdgePlan(2, 2, 3, False))
+    return Plan("textures", "/tmp", stages, edges, {0: "crops[0]", 1: "crops[1]"}, {0: 0, 1: 1})
+
+
+class Bench:
+    """A registry on a table: time by hand, stores in a dict that outlives it."""
+
+    def __init__(self, plan: Plan | None = None) -> None:
+        self.plan = plan or make_plan()
+        self.now_s = 100.0
+        self.rows: dict[tuple[str, str], Any] = {}
+        self.pushed: list[Push] = []
+        self.ended: list[Ended] = []
+        self.epoch = 0
+        self.restart()
+
+    def restart(self) -> None:
+        self.epoch += 1
+        stored = Stored.from_rows([(*key, value) for key, value in self.rows.items()])
+        self.registry = Registry(
+            self.plan, run_key=7, epoch=self.epoch, stored=stored, welcome={"run_folder": "/r"}
+        )
+
+    def take(self, actions: list[Action]) -> list[dict[str, Any]]:
+        replies = []
+        for action in actions:
+            if isinstance(action, Store):
+                if action.value is None:
+                    self.rows.pop((action.kind, action.key), None)
+                else:
+                    self.rows[action.kind, action.key] = action.value
+            elif isinstance(action, Reply):
+                replies.append(wire.decode(wire.encode(action.message)))
+            elif isinstance(action, Push):
+                self.pushed.append(action)
+            elif isinstance(action, Ended):
+                self.ended.append(action)
+        return replies
+
+    def say(self, message: dict[str, Any], peer: bytes = b"") -> dict[str, Any]:
+        self.pushed.clear()
+        peer = peer or int(message.get("inc") or 0).to_bytes(8, "big")
+        (reply,) = self.take(self.registry.step(self.now_s, peer, {"rid": 5, **message}))
+        assert reply["rid"] == 5
+        return reply
+
+    def hello(self, stage: str, inc: int, **more: Any) -> dict[str, Any]:
+        who = {"inc": inc, "stage": stage, "slot": None, "pid": 1000 + inc, "host": "h", "proto": [1, 0]}
+        return self.say({"t": "HELLO", **who, **more})
+
+    def beat(self, inc: int, ver: int = 0, state: str = "live", **more: Any) -> dict[str, Any]:
+        news: dict[str, Any] = {
+            "inbox": [f"ipc:///{inc}"],
+            "acks": [f"ipc:///a{inc}"],
+            "counters": {},
+            "running": None,
+        }
+        return self.say(
+            {"t": "BEAT", "inc": inc, "epoch": self.epoch, "ver": ver, "state": state, **news, **more}
+        )
+
+    def join(self, stage: str, inc: int, **more: Any) -> dict[str, Any]:
+        welcome = self.hello(stage, inc, **more)
+        assert welcome["t"] == "WELCOME", welcome
+        self.beat(inc)
+        return welcome
+
+    def tick(self, after_s: float = 0.0) -> None:
+        self.pushed.clear()
+        self.now_s += after_s
+        self.take(self.registry.tick(self.now_s))
+
+    def table(self) -> dict[str, Any]:
+        return self.say({"t": "PS"}, b"cli")
+
+    def told(self) -> dict[int, dict[str, Any]]:
+        return {int.from_bytes(push.peer, "big"): push.message for push in self.pushed}
+
+    def complete(self, inc: int, *sources: int, at: int = 10) -> dict[str, Any]:
+        return self.beat(inc, sources={n: [at, 0, 0, True] for n in sources})
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def peers(message: dict[str, Any]) -> list[str]:
+    return [peer["worker"] for peer in message["roster"]["peers"]]
+
+
+def refused(reply: dict[str, Any], code: int, *words: str) -> None:
+    assert (reply["t"], reply["code"]) == ("ERR", code)
+    for word in words:
+        assert word in reply["text"]
+
+
+# admission
+
+
+def test_a_welcome_says_who_the_worker_is(bench: Bench) -> None:
+    welcome = bench.hello("clean", 11)
+    assert (welcome["worker"], welcome["slot"], welcome["stage_number"], welcome["fence"]) == (
+        "clean-1",
+        0,
+        CLEAN,
+        1,
+    )
+    assert (welcome["run_key"], welcome["epoch"], welcome["run_folder"], welcome["ver"]) == (7, 1, "/r", 0)
+    assert Plan.from_dict(welcome["plan"]) == bench.plan
+
+
+def test_workers_take_the_lowest_free_slot_or_the_one_given(bench: Bench) -> None:
+    assert bench.hello("clean", 11, slot=1)["worker"] == "clean-2"
+    assert bench.hello("clean", 12)["worker"] == "clean-1"
+    assert bench.hello("clean", 13)["worker"] == "clean-3"
+
+
+def test_a_stage_without_memory_takes_more_workers_than_planned(bench: Bench) -> None:
+    names = [bench.hello("clean", inc)["worker"] for inc in range(11, 16)]
+    assert names[-1] == "clean-5"
+
+
+def test_partitions_belong_to_the_slots_of_their_source(bench: Bench) -> None:
+    assert bench.hello("crops", 1)["partitions"] == [0]
+    assert bench.hello("crops", 2)["partitions"] == [1]
+    one = Bench(
+        Plan("p", "/", (stage(0, "s", "source", partitions=2),), (), {0: "s[0]", 1: "s[1]"}, {0: 0, 1: 1})
+    )
+    assert one.hello("s", 1)["partitions"] == [0, 1]
+
+
+def test_an_extra_worker_of_a_source_is_refused(bench: Bench) -> None:
+    bench.hello("crops", 1)
+    bench.hello("crops", 2)
+    refused(bench.hello("crops", 3), 409, "source 'crops'", "2 partitions")
+
+
+def test_a_second_worker_of_a_stage_with_memory_is_refused(bench: Bench) -> None:
+    bench.hello("batch", 1)
+    refused(bench.hello("batch", 2), 409, "'batch'", "has a memory", "batch-1 (pid 1001 on h)")
+
+
+def test_a_held_slot_is_refused_and_names_its_holder(bench: Bench) -> None:
+    bench.hello("clean", 1, slot=0)
+    refused(bench.hello("clean", 2, slot=0), 409, "slot 0", "clean-1 (pid 1001 on h)")
+
+
+def test_an_unknown_stage_is_refused_with_what_may_have_been_meant(bench: Bench) -> None:
+    refused(bench.hello("claen", 1), 404, "'claen'", "did you mean 'clean'?")
+
+
+def test_the_base_name_of_variants_is_refused_with_their_names() -> None:
+    fits = tuple(stage(k + 1, f"fit/lr={lr}", "sink") for k, lr in enumerate((0.1, 0.2)))
+    bench = Bench(Plan("p", "/", (stage(0, "s", "source"), *fits), (), {0: "s"}, {0: 0}))
+    refused(bench.hello("fit", 1), 404, "fit/lr=0.1, fit/lr=0.2")
+    assert bench.hello("fit/lr=0.2", 1)["worker"] == "fit/lr=0.2-1"
+
+
+def test_another_major_version_is_refused_with_both_versions(bench: Bench) -> None:
+    refused(bench.hello("clean", 1, proto=[2, 3]), 426, "1.0", "2.3")
+    assert bench.hello("clean", 1, proto=[1, 9])["t"] == "WELCOME"
+
+
+def test_a_repeated_hello_is_answered_alike(bench: Bench) -> None:
+    assert bench.hello("clean", 1) == bench.hello("clean", 1)
+    assert len(bench.table()["workers"]) == 1
+
+
+def test_a_new_life_that_names_the_old_one_takes_its_slot_and_name(bench: Bench) -> None:
+    bench.join("clean", 1)
+    bench.join("clean", 2)
+    welcome = bench.hello("clean", 3, replaces=1)
+    assert (welcome["worker"], welcome["fence"]) == ("clean-1", 2)
+    refused(bench.beat(1), 410, "clean-1", "replaced")
+
+
+def test_a_supervisor_starts_a_next_life_in_its_slot(bench: Bench) -> None:
+    bench.join("clean", 1, slot=0, supervisor="h:1")
+    refused(bench.hello("clean", 2, slot=0, supervisor="h:2"), 409, "held")
+    assert bench.hello("clean", 3, slot=0, supervisor="h:1")["fence"] == 2
+
+
+def test_a_reported_death_frees_the_slot_at_once(bench: Bench) -> None:
+    bench.join("clean", 1, slot=2)
+    bench.say({"t": "DIED", "inc": 1, "worker": "clean-3", "signal": 9})
+    assert bench.hello("clean", 2, slot=2)["worker"] == "clean-3"
+    refused(bench.beat(1), 410, "clean-3 died")
+
+
+def test_a_life_that_replaces_a_reported_death_keeps_its_slot(bench: Bench) -> None:
+    bench.join("clean", 1, slot=2)
+    bench.say({"t": "DIED", "inc": 1})
+    assert bench.hello("clean", 2, replaces=1)["worker"] == "clean-3"
+
+
+def test_a_death_is_found_by_its_process(bench: Bench) -> None:
+    bench.join("clean", 1)
+    assert bench.say({"t": "DIED", "pid": 1001, "host": "elsewhere", "worker": "clean-1"})["t"] == "OK"
+    assert [row["inc"] for row in bench.table()["workers"]] == [1]
+    bench.say({"t": "DIED", "pid": 1001, "host": "h", "worker": "clean-1", "exit": 1})
+    assert bench.table()["workers"] == []
+
+
+def test_a_hello_that_arrives_after_the_death_of_its_sender_is_refused(bench: Bench) -> None:
+    bench.say({"t": "DIED", "inc": 1, "worker": "clean-1"})
+    bench.say({"t": "DIED", "pid": 1002, "host": "h", "worker": "clean-2"})
+    refused(bench.hello("clean", 1), 410, "died")
+    refused(bench.hello("clean", 2), 410, "1002")
+    assert bench.hello("clean", 3)["t"] == "WELCOME"
+
+
+# rosters
+
+
+def test_only_live_workers_are_in_rosters(bench: Bench) -> None:
+    bench.join("crops", 1)
+    bench.hello("clean", 11)
+    assert peers(bench.beat(1)) == []
+    assert "roster" not in bench.beat(11, state="joining")
+    assert peers(bench.beat(11)) == ["crops-1"]
+    assert peers(bench.beat(1)) == ["clean-1"]
+    bench.beat(11, state="drain")
+    assert peers(bench.beat(1)) == ["clean-1"]
+
+
+def test_a_roster_holds_both_sides_of_a_workers_edges_and_nobody_else(bench: Bench) -> None:
+    for inc, name in enumerate(("crops", "clean", "clean", "batch", "out"), start=1):
+        bench.join(name, inc)
+    assert peers(bench.beat(1)) == ["clean-1", "clean-2"]
+    assert peers(bench.beat(2)) == ["crops-1", "batch-1"]
+    assert peers(bench.beat(4)) == ["clean-1", "clean-2", "out-1"]
+    assert bench.beat(5)["roster"]["peers"] == [
+        {"inc": 4, "stage_number": BATCH, "worker": "batch-1", "inbox": ["ipc:///4"], "acks": ["ipc:///a4"]}
+    ]
+
+
+def test_a_change_is_pushed_to_those_whom_it_concerns(bench: Bench) -> None:
+    bench.join("crops", 1)
+    bench.join("out", 5)
+    bench.hello("clean", 2)
+    reply = bench.beat(2)
+    assert peers(reply) == ["crops-1"]
+    assert list(bench.told()) == [1]
+    assert peers(bench.told()[1]) == ["clean-1"]
+    bench.say({"t": "DIED", "inc": 2})
+    assert list(bench.told()) == [1]
+    assert peers(bench.told()[1]) == []
+
+
+def test_versions_rise_with_each_change_and_a_known_one_is_not_repeated(bench: Bench) -> None:
+    bench.join("crops", 1)
+    first = bench.beat(1)["ver"]
+    assert "roster" not in bench.beat(1, ver=first)
+    bench.join("clean", 2)
+    second = bench.beat(1, ver=first)
+    assert second["ver"] > first
+    assert "roster" in second
+
+
+def test_a_moved_inbox_is_a_change(bench: Bench) -> None:
+    bench.join("crops", 1)
+    bench.join("clean", 2)
+    bench.beat(2, inbox=["tcp://127.0.0.1:9"])
+    assert bench.told()[1]["roster"]["peers"][0]["inbox"] == ["tcp://127.0.0.1:9"]
+    bench.beat(2, inbox=["tcp://127.0.0.1:9"])
+    assert bench.told() == {}
+
+
+def test_a_worker_never_goes_back_to_an_earlier_state(bench: Bench) -> None:
+    bench.join("clean", 1)
+    bench.beat(1, state="joining")
+    assert bench.table()["workers"][0]["state"] == "live"
+
+
+# silence
+
+
+def test_a_silent_worker_is_suspected_then_dead_then_fenced(bench: Bench) -> None:
+    bench.join("crops", 1)
+    bench.join("clean", 2)
+    bench.now_s += 5.0
+    assert [row["state"] for row in bench.table()["workers"]] == ["suspect", "suspect"]
+    bench.beat(1)
+    bench.tick(5.0)
+    assert peers(bench.told()[1]) == []
+    assert [row["worker"] for row in bench.table()["workers"]] == ["crops-1"]
+    refused(bench.beat(2), 410, "clean-1", "silent for 10 s")
+    refused(bench.hello("clean", 2), 410)
+
+
+def test_a_stranger_is_told_to_say_hello(bench: Bench) -> None:
+    refused(bench.beat(1), 404, "HELLO")
+    refused(bench.say({"t": "FAILED", "inc": 1, "error": "x"}), 404)
+
+
+# sources and the end
+
+
+def test_watermarks_are_stored_before_anyone_hears_of_them(bench: Bench) -> None:
+    bench.join("crops", 1)
+    message = {
+        "t": "BEAT",
+        "inc": 1,
+        "epoch": 1,
+        "ver": 0,
+        "state": "live",
+        "sources": {0: [42, 1, 40, False]},
+    }
+    actions = bench.registry.step(bench.now_s, b"1", message)
+    assert actions[0] == Store("watermark", "0", [42, 1, 40])
+    assert isinstance(actions[1], Reply)
+    assert actions[1].message["watermarks"] == {0: [42, 1, 40], 1: [0, 0, 0]}
+
+
+def test_a_watermark_never_falls(bench: Bench) -> None:
+    bench.join("crops", 1)
+    bench.beat(1, sources={0: [42, 1, 40, False]})
+    assert bench.beat(1, sources={0: [41, 1, 40, False]})["watermarks"][0] == [42, 1, 40]
+
+
+def test_only_the_owner_of_a_source_tells_how_far_it_is(bench: Bench) -> None:
+    bench.join("crops", 1)
+    assert bench.beat(1, sources={1: [42, 0, 0, True]})["watermarks"][1] == [0, 0, 0]
+
+
+def test_the_next_life_of_a_source_begins_at_its_watermark(bench: Bench) -> None:
+    bench.join("crops", 1)
+    bench.join("crops", 2)
+    bench.beat(2, sources={1: [42, 1, 40, True]})
+    welcome = bench.hello("crops", 3, replaces=2)
+    assert (welcome["watermarks"], welcome["complete"]) == ({1: [42, 1, 40]}, [1])
+
+
+def test_a_run_whose_sources_are_complete_is_done_when_everyone_has_left(bench: Bench) -> None:
+    bench.join("crops", 1)
+    bench.join("crops", 2)
+    bench.join("out", 5)
+    assert bench.complete(1, 0)["desired"] == "run"
+    assert bench.complete(2, 1)["desired"] == "exit"
+    assert {inc: state["desired"] for inc, state in bench.told().items()} == {1: "exit", 5: "exit"}
+    assert bench.table()["state"] == "complete"
+    for inc in (1, 2):
+        bench.say({"t": "BYE", "inc": inc, "counters": {}})
+    assert bench.ended == []
+    bench.say({"t": "DIED", "inc": 5})
+    assert bench.ended == [Ended("done", "")]
+    assert bench.table()["state"] == "done"
+
+
+def test_nobody_joins_a_run_that_is_over(bench: Bench) -> None:
+    bench.join("crops", 1)
+    bench.join("crops", 2)
+    bench.complete(1, 0)
+    bench.complete(2, 1)
+    refused(bench.hello("clean", 3), 409, "complete")
+
+
+def test_a_stopped_run_drains_its_sources_and_is_interrupted(bench: Bench) -> None:
+    for inc, name in ((1, "crops"), (2, "crops"), (3, "clean")):
+        bench.join(name, inc)
+    bench.say({"t": "STOP"}, b"cli")
+    assert {inc: state["desired"] for inc, state in bench.told().items()} == {
+        1: "drain",
+        2: "drain",
+        3: "run",
+    }
+    bench.complete(1, 0)
+    assert bench.complete(2, 1)["desired"] == "exit"
+    for inc in (1, 2, 3):
+        bench.say({"t": "BYE", "inc": inc})
+    assert bench.ended == [Ended("interrupted", "")]
+
+
+def test_the_first_failure_ends_the_run_and_is_the_one_that_is_kept(bench: Bench) -> None:
+    bench.join("crops", 1)
+    bench.join("clean", 2)
+    bench.say({"t": "FAILED", "inc": 2, "worker": "clean-1", "error": "ValueError: no", "detail": "line 3"})
+    assert bench.told()[1]["desired"] == "exit"
+    bench.say({"t": "FAIL", "why": "gave up"}, b"cli")
+    bench.say({"t": "BYE", "inc": 1})
+    bench.say({"t": "BYE", "inc": 2})
+    assert bench.ended == [Ended("failed", "ValueError: no")]
+    table = bench.table()
+    assert (table["state"], table["error"], table["detail"]) == ("failed", "ValueError: no", "line 3")
+    assert table["error_worker"] == "clean-1"
+
+
+def test_a_failed_run_waits_two_seconds_for_its_workers(bench: Bench) -> None:
+    bench.join("clean", 2)
+    bench.say({"t": "FAIL", "why": "gave up"}, b"cli")
+    bench.tick(1.9)
+    assert bench.ended == []
+    bench.tick(0.1)
+    assert bench.ended == [Ended("failed", "gave up")]
+
+
+def test_down_is_answered_and_then_obeyed(bench: Bench) -> None:
+    actions = bench.registry.step(1.0, b"cli", {"t": "DOWN", "rid": 1})
+    assert actions[-2:] == [Reply(b"cli", {"t": "OK", "rid": 1}), Down()]
+
+
+# the table
+
+
+def test_counters_of_ended_lives_stay_in_the_stages_sums(bench: Bench) -> None:
+    bench.join("clean", 1)
+    bench.join("clean", 2)
+    bench.beat(1, counters={"in": 5, "done": 4, "dropped": 1, "queued": 9})
+    bench.beat(2, counters={"in": 3, "done": 3, "queued": 2})
+    bench.say({"t": "DIED", "inc": 1})
+    bench.join("clean", 3, slot=0)
+    row = bench.table()["stages"][CLEAN]
+    assert (row["workers"], row["restarts"]) == (2, 1)
+    assert {name: row["counters"][name] for name in ("in", "done", "dropped", "queued")} == {
+        "in": 8,
+        "done": 7,
+        "dropped": 1,
+        "queued": 2,
+    }
+
+
+def test_a_goodbye_brings_the_last_counters(bench: Bench) -> None:
+    bench.join("clean", 1)
+    bench.beat(1, counters={"done": 4})
+    bench.say({"t": "BYE", "inc": 1, "counters": {"done": 6}})
+    bench.say({"t": "BYE", "inc": 1, "counters": {"done": 6}})
+    assert bench.table()["stages"][CLEAN]["counters"]["done"] == 6
+
+
+def test_the_table_shows_a_workers_running_item_and_rate(bench: Bench) -> None:
+    bench.join("clean", 1)
+    for done in (0, 10, 20):
+        bench.beat(1, counters={"done": done}, running={"path": "crops:7", "age_s": 31.5})
+        bench.now_s += 1.0
+    (row,) = bench.table()["workers"]
+    assert (row["worker"], row["stage"], row["pid"], row["host"]) == ("clean-1", "clean", 1001, "h")
+    assert row["running"] == {"path": "crops:7", "age_s": 31.5}
+    assert (row["rate"], row["beat_age_s"]) == (10.0, 1.0)
+
+
+def test_the_table_shows_how_far_each_source_is(bench: Bench) -> None:
+    bench.join("crops", 1)
+    bench.beat(1, sources={0: [42, 1, 40, False, 50]})
+    assert bench.table()["sources"][0] == {
+        "source": 0,
+        "name": "crops[0]",
+        "position": 50,
+        "watermark": 42,
+        "epoch": 1,
+        "complete": False,
+    }
+
+
+# restarts of the registry
+
+
+def back(bench: Bench, stage: str, inc: int, worker: str, **more: Any) -> dict[str, Any]:
+    news = {"state": "live", "inbox": [f"ipc:///{inc}"], "acks": [], "counters": {"done": 3}}
+    return bench.hello(stage, inc, worker=worker, **{**news, **more})
+
+
+def test_after_a_restart_workers_are_asked_for_a_hello_and_keep_their_names(bench: Bench) -> None:
+    bench.join("clean", 1, slot=2)
+    bench.restart()
+    refused(bench.beat(1), 404, "HELLO")
+    welcome = back(bench, "clean", 1, "clean-3")
+    assert (welcome["worker"], welcome["fence"], welcome["epoch"]) == ("clean-3", 1, 2)
+    row = bench.table()["workers"][0]
+    assert (row["state"], row["counters"]) == ("live", {"done": 3})
+
+
+def test_rosters_only_add_until_all_are_back(bench: Bench) -> None:
+    for inc, name in ((1, "crops"), (2, "clean"), (3, "clean")):
+        bench.join(name, inc)
+    bench.restart()
+    back(bench, "crops", 1, "crops-1")
+    back(bench, "clean", 2, "clean-1")
+    state = bench.beat(1)
+    assert (peers(state), state["roster"]["only_adds"]) == (["clean-1"], True)
+    back(bench, "clean", 3, "clean-2")
+    state = bench.told()[1]
+    assert (peers(state), state["roster"]["only_adds"]) == (["clean-1", "clean-2"], False)
+
+
+def test_recovery_ends_after_two_seconds_without_those_who_are_away(bench: Bench) -> None:
+    bench.join("crops", 1)
+    bench.join("clean", 2)
+    bench.restart()
+    back(bench, "crops", 1, "crops-1")
+    bench.tick(1.9)
+    assert bench.told() == {}
+    bench.tick(0.1)
+    assert bench.told()[1]["roster"] == {"only_adds": False, "peers": []}
+    assert [row["state"] for row in bench.table()["workers"]] == ["live", "away"]
+    assert back(bench, "clean", 2, "clean-1")["t"] == "WELCOME"
+
+
+def test_a_recovering_registry_decides_nothing(bench: Bench) -> None:
+    for inc, name in ((1, "crops"), (2, "crops"), (3, "clean")):
+        bench.join(name, inc)
+    bench.complete(1, 0)
+    bench.restart()
+    back(bench, "crops", 2, "crops-2", sources={1: [9, 0, 0, True]})
+    assert bench.table()["state"] == "running"
+    bench.tick(2.0)
+    assert bench.table()["state"] == "complete"
+
+
+def test_a_death_during_recovery_is_no_longer_waited_for(bench: Bench) -> None:
+    bench.join("crops", 1)
+    bench.join("clean", 2)
+    bench.restart()
+    back(bench, "crops", 1, "crops-1")
+    bench.say({"t": "DIED", "pid": 1002, "host": "h", "worker": "clean-1"})
+    assert bench.table()["recovering"] is False
+
+
+def test_a_life_declared_dead_does_not_come_back_after_a_restart(bench: Bench) -> None:
+    bench.join("batch", 1)
+    bench.say({"t": "DIED", "inc": 1})
+    bench.restart()
+    refused(back(bench, "batch", 1, "batch-1"), 410, "batch-1")
+
+
+def test_everything_that_must_not_be_forgotten_survives_a_restart(bench: Bench) -> None:
+    bench.join("crops", 1, slot=0)
+    bench.beat(1, sources={0: [42, 1, 40, True]}, counters={"out": 50})
+    bench.say({"t": "DIED", "inc": 1})
+    bench.say({"t": "STOP"}, b"cli")
+    bench.restart()
+    table = bench.table()
+    assert (table["stopping"], table["stages"][CROPS]["counters"]["out"]) == (True, 50)
+    assert table["sources"][0]["complete"] is True
+    welcome = bench.hello("crops", 2, slot=0)
+    assert (welcome["watermarks"], welcome["fence"]) == ({0: [42, 1, 40]}, 2)
+
+
+def test_a_run_that_had_ended_has_still_ended_after_a_restart(bench: Bench) -> None:
+    bench.say({"t": "FAIL", "why": "gave up"}, b"cli")
+    assert bench.ended == [Ended("failed", "gave up")]
+    bench.ended.clear()
+    bench.restart()
+    bench.tick()
+    assert bench.ended == [Ended("failed", "gave up")]
+
+
+# whatever may be sent
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ({}, 400),
+        ({"t": 3}, 400),
+        ({"t": "SING"}, 501),
+        ({"t": "HELLO"}, 400),
+        ({"t": "HELLO", "proto": [1, 0], "inc": 0, "stage": "clean", "pid": 1, "host": "h"}, 400),
+        ({"t": "HELLO", "proto": [1, 0], "inc": True, "stage": "clean", "pid": 1, "host": "h"}, 400),
+        ({"t": "HELLO", "proto": [1, 0], "inc": 2**64, "stage": "clean", "pid": 1, "host": "h"}, 400),
+        ({"t": "HELLO", "proto": [1, 0], "inc": 9, "stage": ["clean"], "pid": 1, "host": "h"}, 400),
+        ({"t": "HELLO", "proto": [1, 0], "inc": 9, "stage": "clean", "slot": -1, "pid": 1, "host": "h"}, 400),
+        ({"t": "BEAT", "inc": 1, "ver": 0}, 400),
+        ({"t": "BEAT", "inc": 1, "ver": 0, "state": ["live"]}, 400),
+        ({"t": "BEAT", "inc": 1, "ver": -1, "state": "live"}, 400),
+        ({"t": "BEAT", "inc": 1, "ver": 0, "state": "live", "inbox": "tcp://x:1"}, 400),
+        ({"t": "BEAT", "inc": 1, "ver": 0, "state": "live", "counters": {"done": "many"}}, 400),
+        ({"t": "BEAT", "inc": 1, "ver": 0, "state": "live", "counters": {"done": float("nan")}}, 400),
+        ({"t": "BEAT", "inc": 1, "ver": 0, "state": "live", "running": {"path": 3}}, 400),
+        ({"t": "BEAT", "inc": 1, "ver": 0, "state": "live", "sources": {0: [1, 2]}}, 400),
+        ({"t": "BEAT", "inc": 1, "ver": 0, "state": "live", "sources": {"zero": [1, 0, 0, True]}}, 400),
+        ({"t": "DIED"}, 400),
+        ({"t": "DIED", "inc": "one"}, 400),
+        ({"t": "FAILED", "inc": 1, "error": 3}, 400),
+        ({"t": "FAIL"}, 400),
+        ({"t": "BYE"}, 400),
+        ({"t": "BYE", "inc": 1, "counters": [3]}, 400),
+    ],
+)
+def test_a_malformed_request_is_refused_and_changes_nothing(
+    bench: Bench, message: dict[str, Any], code: int
+) -> None:
+    bench.join("crops", 1)
+    rows, table = dict(bench.rows), bench.table()
+    (reply,) = bench.take(bench.registry.step(bench.now_s, b"x", message))
+    refused(reply, code)
+    assert (bench.rows, bench.table()) == (rows, table)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_message_however_strange_is_an_exception(seed: int) -> None:
+    dice = random.Random(seed)
+    bench = Bench()
+    verbs = ("HELLO", "BEAT", "FAILED", "DIED", "BYE", "FAIL", "STOP", "PS", "DOWN", "X", None, 1)
+    values: tuple[Any, ...] = (
+        None,
+        0,
+        1,
+        2,
+        -1,
+        2**63,
+        True,
+        1.5,
+        "",
+        "clean",
+        "crops",
+        "live",
+        b"x",
+        [],
+        [1, 0],
+        {},
+        {0: [1, 0, 0, True]},
+    )
+    fields = [
+        *("rid", "inc", "stage", "slot", "pid", "host", "proto", "supervisor", "replaces", "worker", "epoch"),
+        *("ver", "state", "inbox", "acks", "counters", "running", "sources", "error", "detail", "why"),
+    ]
+    sane = {
+        "proto": [1, 0],
+        "stage": "clean",
+        "pid": 1,
+        "host": "h",
+        "ver": 0,
+        "state": "live",
+        "error": "e",
+        "why": "w",
+    }
+    for _ in range(500):
+        message = {**sane, "inc": dice.randrange(1, 6)} if dice.random() < 0.7 else {}
+        message["t"] = dice.choice(verbs)
+        for name in dice.sample(fields, dice.randrange(4)):
+            message[name] = dice.choice(values)
+        bench.now_s += dice.random()
+        replies = bench.take(bench.registry.step(bench.now_s, b"x", message))
+        assert len(replies) == 1
+        bench.tick()
+
+
+def test_the_same_requests_give_the_same_actions() -> None:
+    def play() -> list[Action]:
+        bench = Bench()
+        actions: list[Action] = []
+        for inc, name in ((9, "out"), (3, "clean"), (7, "crops"), (5, "batch"), (1, "clean")):
+            who = {"inc": inc, "stage": name, "pid": inc, "host": "h", "proto": [1, 0]}
+            actions += bench.registry.step(1.0, b"%d" % inc, {"t": "HELLO", **who})
+            actions += bench.registry.step(
+                1.5, b"%d" % inc, {"t": "BEAT", "inc": inc, "ver": 0, "state": "live"}
+            )
+        return actions + bench.registry.tick(30.0)
+
+    assert play() == play()

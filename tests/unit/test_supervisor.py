@@ -1,0 +1,171 @@
+"""The supervisor with tiny programs in place of workers."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from zpipe.processes.supervisor import (
+    Death,
+    Program,
+    Restarts,
+    Slot,
+    Supervisor,
+    describe_status,
+    last_line,
+    read_blame,
+)
+from zpipe.values.errors import RunError
+
+DEADLINE_S = 30.0
+FOREVER = "import signal; print('up', flush=True); signal.pause()"
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    with Supervisor() as supervisor:
+        yield supervisor
+
+
+def program(name: str, code: str, *, log: Path | None = None, blame: Path | None = None) -> Program:
+    return Program(name, (sys.executable, "-I", "-c", code), os.environ, log, blame)
+
+
+def next_death(supervisor: Supervisor) -> Death:
+    for _ in range(1000):
+        if deaths := supervisor.step(DEADLINE_S):
+            return deaths[0]
+    raise AssertionError("no death")
+
+
+def wait_for_line(supervisor: Supervisor, slot: Slot) -> str:
+    while not (line := last_line(slot.program.log)):
+        assert not supervisor.step(0.01)
+    return line
+
+
+def test_an_exit_is_noticed_with_its_code(supervisor: Supervisor) -> None:
+    slot = supervisor.add(program("a-0", "raise SystemExit(7)"))
+    death = next_death(supervisor)
+    assert (death.slot, death.status, death.how) == (slot, 7, "exited 7")
+    assert slot.ended
+
+
+def test_a_killed_worker_is_noticed_with_its_signal(supervisor: Supervisor) -> None:
+    supervisor.add(program("a-0", "import os; os.kill(os.getpid(), 9)"))
+    assert next_death(supervisor).how == "killed by SIGKILL"
+
+
+def test_only_the_dead_one_is_reported(supervisor: Supervisor, tmp_path: Path) -> None:
+    first = supervisor.add(program("a-0", FOREVER, log=tmp_path / "a-0"))
+    second = supervisor.add(program("a-1", FOREVER, log=tmp_path / "a-1"))
+    wait_for_line(supervisor, first)
+    wait_for_line(supervisor, second)
+    supervisor.kill(second)
+    assert next_death(supervisor).slot is second
+    assert first.pid is not None
+    assert second.pid is None
+
+
+def test_a_restarted_program_has_a_new_life_with_its_extra_arguments(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    slot = supervisor.add(program("a-0", "import sys; print(sys.argv[1:])", log=tmp_path / "log"))
+    next_death(supervisor)
+    supervisor.restart(slot, 0.0, ["--replaces", "5"])
+    next_death(supervisor)
+    assert last_line(tmp_path / "log") == "['--replaces', '5']"
+    assert slot.lives == 2
+
+
+def test_a_program_of_its_own_group_dies_with_its_leader(supervisor: Supervisor, tmp_path: Path) -> None:
+    code = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-I", "-c", {FOREVER!r}], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+"""
+    slot = supervisor.add(program("a-0", code, log=tmp_path / "log"))
+    next_death(supervisor)
+    grandchild = os.pidfd_open(int(last_line(slot.program.log)))
+    assert select.select([grandchild], [], [], DEADLINE_S)[0]  # readable when it has died
+    os.close(grandchild)
+
+
+def test_closing_ends_what_ignores_sigterm(tmp_path: Path) -> None:
+    code = f"import signal; signal.signal(15, signal.SIG_IGN); {FOREVER}"
+    supervisor = Supervisor()
+    slot = supervisor.add(program("a-0", code, log=tmp_path / "log"))
+    wait_for_line(supervisor, slot)
+    supervisor.close(grace_s=0.01)
+    assert slot.ended
+
+
+def test_closing_gives_a_chance_to_end_well(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys\n"
+        "signal.signal(15, lambda *_: (print('bye', flush=True), sys.exit()))\n"
+        "print('up', flush=True)\nsignal.pause()"
+    )
+    supervisor = Supervisor()
+    slot = supervisor.add(program("a-0", code, log=tmp_path / "log"))
+    wait_for_line(supervisor, slot)
+    supervisor.close(grace_s=DEADLINE_S)
+    assert last_line(tmp_path / "log") == "bye"
+
+
+def test_a_readable_descriptor_ends_the_wait(supervisor: Supervisor) -> None:
+    slot = supervisor.add(program("a-0", FOREVER))
+    read, write = os.pipe()
+    os.write(write, b"x")
+    assert supervisor.step(DEADLINE_S, read) == []
+    assert slot.pid is not None
+    os.close(read)
+    os.close(write)
+
+
+def test_a_program_that_is_not_there_is_one_clear_line(supervisor: Supervisor) -> None:
+    supervisor.add(Program("a-0", ("/no/such/python",), {}))
+    with pytest.raises(RunError, match="a-0: cannot start /no/such/python: No such file or directory"):
+        supervisor.step(0)
+
+
+def test_a_death_comes_with_what_was_running(supervisor: Supervisor, tmp_path: Path) -> None:
+    blame = tmp_path / "blame"
+    blame.write_bytes(b"crops:12.3\0rest of an older note")
+    supervisor.add(program("a-0", "import os; os.abort()", blame=blame))
+    death = next_death(supervisor)
+    assert (death.running, death.how) == ("crops:12.3", "killed by SIGABRT")
+
+
+def test_nothing_noted_is_an_empty_blame(tmp_path: Path) -> None:
+    assert read_blame(tmp_path / "none") == ""
+    (tmp_path / "empty").write_bytes(bytes(64))
+    assert read_blame(tmp_path / "empty") == ""
+
+
+def test_the_first_restart_is_at_once_and_the_fifth_death_is_the_last() -> None:
+    restarts = Restarts()
+    assert [restarts.died(0) for _ in range(5)] == [0.0, 0.1, 0.2, 0.4, None]
+
+
+def test_progress_starts_the_count_again() -> None:
+    restarts = Restarts()
+    assert [restarts.died(n) for n in (0, 0, 0, 0, 3, 3, 4)] == [0.0, 0.1, 0.2, 0.4, 0.0, 0.1, 0.0]
+
+
+def test_progress_that_falls_is_none() -> None:
+    restarts = Restarts()
+    assert [restarts.died(n) for n in (9, 2, 2)] == [0.0, 0.1, 0.2]
+
+
+def test_a_status_is_told_in_words() -> None:
+    assert describe_status(-signal.SIGSEGV) == "killed by SIGSEGV"
+    assert describe_status(-signal.SIGRTMIN - 1) == "killed by signal 35"
+    assert describe_status(3) == "exited 3"

@@ -1,0 +1,55 @@
+"""The Python way in: the pipeline with its verbs.  Loads the machinery of processes only when one runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from zpipe.values import callables, pipeline
+from zpipe.values.check import check
+from zpipe.values.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zpipe.processes.report import Report
+
+
+class Pipeline(pipeline.Pipeline):
+    """A pipeline to check and run."""
+
+    def check(self) -> None:
+        """Check the pipeline and start nothing.  Raises ConfigError with every fault, one a line."""
+        if faults := check(self):
+            raise ConfigError(*map(str, faults))
+
+    def run(
+        self,
+        *,
+        inline: bool = False,
+        sets: Sequence[str] = (),
+        chaos: float | None = None,
+        seed: int | None = None,
+        folder: str | os.PathLike[str] = "runs",
+    ) -> Report:
+        """Run to the end and return the report.
+
+        In one process per worker on this machine, or `inline` in this very thread, for a debugger.  `sets`
+        are changes like "features.workers=8"; `chaos` kills a random worker every so many seconds, chosen
+        by `seed`; `folder` is where the folder of the run is made.  Raises ConfigError with every fault,
+        RunError when the run failed.
+        """
+        by = os.environ.get("ZPIPE_WORKER") or callables.importing.get()
+        if by:
+            raise ConfigError(
+                f"run() of pipeline {self.name!r} was reached while {by!r} imports this file: "
+                'put it below `if __name__ == "__main__":`'
+            )
+        if inline:
+            if chaos is not None:
+                raise ConfigError("an inline run has no workers to kill: leave out chaos or inline")
+            from zpipe.processes import inline as in_thread
+
+            return in_thread.run(self, sets=sets, seed=seed, runs=folder)
+        from zpipe.processes import launcher
+
+        return launcher.run(self, sets=sets, chaos=chaos, seed=seed, runs=folder)

@@ -1,0 +1,26 @@
+"""zpipe check."""
+
+from __future__ import annotations
+
+import click
+
+from zpipe.cli import options
+from zpipe.cli.load import load
+from zpipe.processes.prepare import checked
+
+
+@click.command(epilog="Example: zpipe check pipeline.toml --set features.workers=8")
+@options.pipeline
+def check(target: str, sets: tuple[str, ...]) -> None:
+    """Find every fault of PIPELINE at once, and start nothing.
+
+    PIPELINE is a .toml file, or file.py:function with a function that returns a zp.Pipeline; file.py alone
+    means its function `pipeline`.
+    """
+    _, plan = checked(load(target, sets))
+    workers = sum(stage.workers for stage in plan.stages)
+    click.echo(f"ok: {_count(len(plan.stages), 'stage')}, {_count(workers, 'worker')}")
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"

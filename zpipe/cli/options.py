@@ -1,0 +1,46 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from zpipe.transport.sockets import TRANSPORTS
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_FOLDER = click.Path(path_type=Path)
+
+
+def pipeline(command: Command) -> Command:
+    """Give a command the argument PIPELINE and the option --set."""
+    help_text = "Change a value, e.g. features.workers=8; may be repeated."
+    sets = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help=help_text)
+    return click.argument("target", metavar="PIPELINE")(sets(command))
+
+
+def run_folder(command: Command) -> Command:
+    """Give a command --runs and --transport."""
+    runs = click.option(
+        "--runs", type=_FOLDER, default="runs", show_default=True, help="Where run folders go."
+    )
+    help_text = "What items travel over; auto is ipc on one machine and tcp between them."
+    transport = click.option(
+        "--transport", type=click.Choice(TRANSPORTS), default="auto", show_default=True, help=help_text
+    )
+    return runs(transport(command))
+
+
+def registry(*, required: bool, help_text: str) -> Callable[[Command], Command]:
+    """Return what gives a command --registry, which ZPIPE_REGISTRY stands in for."""
+    return click.option(
+        "--registry", "address", required=required, envvar="ZPIPE_REGISTRY", metavar="ADDR", help=help_text
+    )
+
+
+def as_json(command: Command) -> Command:
+    """Give a command --json."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)

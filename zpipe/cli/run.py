@@ -1,0 +1,68 @@
+"""zpipe run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from zpipe.cli import options, show
+from zpipe.cli.load import load
+from zpipe.processes import launcher
+from zpipe.processes.report import INTERRUPTED, Report
+
+EXIT_DEAD_LETTERS, EXIT_INTERRUPTED = 3, 130
+
+_SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+@click.command(epilog="Example: zpipe run pipeline.toml --set features.workers=8 --chaos 0.3")
+@options.pipeline
+@click.option("--inline", is_flag=True, help="Run all in this one thread, for a debugger.")
+@click.option("--chaos", type=_SECONDS, metavar="SECONDS", help="Kill a random worker this often.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Choose what --chaos kills.")
+@options.run_folder
+@options.as_json
+def run(
+    *,
+    target: str,
+    sets: tuple[str, ...],
+    inline: bool,
+    chaos: float | None,
+    seed: int | None,
+    runs: Path,
+    transport: str,
+    as_json: bool,
+) -> int:
+    """Run PIPELINE on this machine until it ends, and print its report.
+
+    PIPELINE is a .toml file, or file.py:function with a function that returns a zp.Pipeline; file.py alone
+    means its function `pipeline`.
+    Ctrl-C once finishes what is under way, twice stops, three times kills.
+    """
+    pipeline = load(target, sets)
+    if inline:
+        if chaos is not None:
+            raise click.UsageError("--chaos kills worker processes and --inline has none: leave one out")
+        from zpipe.processes import inline as in_thread
+
+        report = in_thread.run(pipeline, seed=seed, runs=runs)
+    else:
+        with show.Live() as live:
+            report = launcher.run(
+                pipeline, runs=runs, chaos=chaos, seed=seed, transport=transport, progress=live.progress,
+                on_event=live.event,
+            )  # fmt: skip
+    return finish(report, as_json=as_json)
+
+
+def finish(report: Report, *, as_json: bool) -> int:
+    """Print a report and return the exit code."""
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=1))
+    else:
+        show.report(report)
+    if report.state == INTERRUPTED:
+        return EXIT_INTERRUPTED
+    return EXIT_DEAD_LETTERS if report.dead else 0

@@ -1,0 +1,140 @@
+"""What the commands print: the report, the table of workers, progress on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.live import Live as RichLive
+from rich.table import Table
+from rich.text import Text
+
+from zpipe.processes.report import Report
+
+REPORT_COLUMNS = (
+    "stage", "workers", "in", "done", "dropped", "dead", "out", "repeats", "restarts", "in/s", "busy %", 
+    "starved %", "blocked %", "RSS MiB", "PSS MiB",
+)  # fmt: skip
+WORKER_COLUMNS = (
+    "worker", "pid", "host", "state", "in/s", "in", "done", "dropped", "dead", "out", "repeats", "queued", 
+    "in flight", "running", "age",
+)  # fmt: skip
+LEFT = ("host", "state", "running")
+MIB = 1024 * 1024
+QUIET = ("restart", "chaos")  # events worth a line on a terminal only
+WIDE = 160  # columns of a table that goes into a file or a pipe
+
+
+class Live:
+    """A live table of stages on stderr while a run lasts; without a terminal only what matters is printed."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._live = RichLive(console=self._console, transient=True, auto_refresh=False)
+
+    def __enter__(self) -> Live:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def progress(self, table: Mapping[str, Any]) -> None:
+        """Show the registry's table."""
+        if self._console.is_terminal:
+            self._live.update(stages_table(table), refresh=True)
+
+    def event(self, kind: str, line: str) -> None:
+        """Print one line, above the live table where there is one."""
+        if self._console.is_terminal:
+            self._console.print(Text(line, style="yellow" if kind == "warning" else "dim"), soft_wrap=True)
+        elif kind not in QUIET:
+            event(kind, line)
+
+
+def event(kind: str, line: str) -> None:
+    """Print one line of what happens on stderr."""
+    click.echo(f"zpipe: {line}" if kind == "warning" else line, err=True)
+
+
+def stages_table(table: Mapping[str, Any]) -> Table:
+    """Return the progress of each stage."""
+    out = _table("stage", "workers", "done", "in/s")
+    for row in table["stages"]:
+        out.add_row(row["name"], str(row["workers"]), f"{count(row, 'done'):,}", f"{row['rate']:,.0f}")
+    return out
+
+
+def report(report: Report) -> None:
+    """Print the report of a run on stdout."""
+    console = _stdout()
+    out = _table(*REPORT_COLUMNS)
+    for stage in report.stages:
+        mine = [process for process in report.processes if process.stage == stage.name]
+        counts = (
+            stage.taken,
+            stage.done,
+            stage.dropped,
+            stage.dead,
+            stage.out,
+            stage.repeats,
+            stage.restarts,
+        )
+        out.add_row(
+            stage.name, str(stage.workers), *(f"{n:,}" for n in counts), f"{stage.rate:,.0f}",
+            *(f"{100 * share:.0f}" for share in (stage.busy, stage.starved, stage.blocked)),
+            _mib(max((process.rss_bytes for process in mine), default=0)),
+            _mib(max((process.pss_bytes for process in mine), default=0)),
+        )  # fmt: skip
+    console.print(out)
+    kills = ", ".join(f"{role} {n}" for role, n in sorted(report.kills.items()))
+    lines = [
+        f"{report.state} in {report.seconds:.1f} s",
+        report.bottleneck_line,
+        f"largest process: {report.largest_line}",
+        f"chaos: seed {report.seed}, {sum(report.kills.values())} kills ({kills})" if report.kills else "",
+        f"run folder: {report.folder}",
+    ]
+    for line in filter(None, lines):
+        console.print(Text(line), soft_wrap=True)
+
+
+def workers(table: Mapping[str, Any]) -> None:
+    """Print the table of workers on stdout."""
+    console = _stdout()
+    console.print(Text(f"{table['name']}: {table['state']}"), soft_wrap=True)
+    out = _table(*WORKER_COLUMNS)
+    for row in table["workers"]:
+        call = row["running"] or {}
+        out.add_row(
+            row["worker"], str(row["pid"]), row["host"], row["state"], f"{row['rate']:,.0f}",
+            *(f"{count(row, key):,}" for key in ("in", "done", "dropped", "dead", "out", "repeats", "queued",
+            "in_flight")), call.get("path", ""), f"{call['age_s']:.1f} s" if call else "",
+        )  # fmt: skip
+    console.print(out)
+
+
+def count(row: Mapping[str, Any], key: str) -> int:
+    """Return a counter of a stage or a worker."""
+    return int(row["counters"].get(key, 0))
+
+
+def _table(first: str, *others: str) -> Table:
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    out.add_column(first, no_wrap=True)
+    for title in others:
+        out.add_column(title, justify="left" if title in LEFT else "right", no_wrap=True)
+    return out
+
+
+def _stdout() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:.0f}" if size else ""

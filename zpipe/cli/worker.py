@@ -1,0 +1,23 @@
+"""zpipe worker."""
+
+from __future__ import annotations
+
+import click
+
+from zpipe.cli import options, show
+from zpipe.processes.parent import Parent
+
+_COUNT = click.IntRange(min=1)
+
+
+@click.command(epilog="Example: zpipe worker features --registry tcp://127.0.0.1:5570 -n 4")
+@click.argument("stage")
+@options.registry(required=True, help_text="The registry to join; else ZPIPE_REGISTRY.")
+@click.option("-n", "workers", type=_COUNT, default=1, show_default=True, help="How many to start.")
+def worker(stage: str, address: str, workers: int) -> int:
+    """Start workers of STAGE that join the run of a registry, and keep them alive until it ends.
+
+    The registry hands over callable, args, env and neighbours; only the code to import must be here.
+    A variant of a grid is named in full, fit/lr=0.1.
+    """
+    return Parent(stage, address, workers, on_event=show.event).run()

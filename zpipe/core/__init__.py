@@ -1,0 +1,1 @@
+"""The machine of states: links, credit, ledger, order, ending.  No sockets, no clock, no randomness."""

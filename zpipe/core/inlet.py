@@ -1,0 +1,212 @@
+"""The receiving side of a worker: what arrived on each link, the credit it has, and what is settled of it.
+
+Counts are absolute per (sender, generation), so an ack is a snapshot and may be lost, repeated or late.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Protocol
+
+from zpipe.core.limits import Limits
+from zpipe.values.paths import Run
+from zpipe.wire.frames import Ack, Data, Open, Sync
+
+
+class InLink:
+    """The receiving end of a link."""
+
+    __slots__ = ("acks", "base", "consumed", "consumed_bytes", "dirty", "edge", "gen", "got", "got_bytes", "limit",
+                 "limit_bytes", "open", "pressed", "ranges", "reported", "seen_hi", "src", "window")  # fmt: skip
+
+    def __init__(self, src: int, gen: int, edge: int, acks: tuple[str, ...]) -> None:
+        self.src = src
+        self.gen = gen
+        self.edge = edge
+        self.acks = acks
+        self.open = True
+        self.got = 0
+        self.got_bytes = 0
+        self.consumed = 0
+        self.consumed_bytes = 0
+        self.base = 1  # every seq below is settled
+        self.ranges: list[list[int]] = []  # settled above base, disjoint, ascending, inclusive
+        self.window = 1
+        self.limit = 0
+        self.limit_bytes = 0
+        self.seen_hi = 0
+        self.pressed = False
+        self.dirty = True
+        self.reported: tuple[bool, tuple[int, ...]] = (False, ())
+
+    def settle(self, seq: int, n: int) -> None:
+        """Note that the frame of `n` items from `seq` on is settled."""
+        self.dirty = True
+        last = seq + n - 1
+        if seq == self.base:
+            self.base = last + 1
+            while self.ranges and self.ranges[0][0] == self.base:
+                self.base = self.ranges.pop(0)[1] + 1
+            return
+        at = bisect_left(self.ranges, [seq])
+        if at > 0 and self.ranges[at - 1][1] == seq - 1:
+            self.ranges[at - 1][1] = last
+            at -= 1
+        else:
+            self.ranges.insert(at, [seq, last])
+        if at + 1 < len(self.ranges) and self.ranges[at + 1][0] == last + 1:
+            self.ranges[at][1] = self.ranges.pop(at + 1)[1]
+
+
+class Address:
+    """Where an ack for a frame goes: a link, its first seq, and how many items; `left` are not yet called."""
+
+    __slots__ = ("left", "link", "n", "nbytes", "returned", "seq")
+
+    def __init__(self, link: InLink, seq: int, run: Run) -> None:
+        self.link = link
+        self.seq = seq
+        self.n = run.n
+        self.nbytes = run.nbytes
+        self.left = run.n
+        self.returned = False
+
+    def settle(self) -> None:
+        self.link.settle(self.seq, self.n)
+
+    def consume(self) -> None:
+        """Return the frame's credit, once."""
+        if not self.returned:
+            self.returned = True
+            self.link.consumed += self.n
+            self.link.consumed_bytes += self.nbytes
+            self.link.dirty = True
+
+
+class Intake(Protocol):
+    """What becomes of a run that arrived; the worker's kind of stage decides."""
+
+    def arrived(self, address: Address, run: Run) -> None: ...
+
+
+class Inlet:
+    """All links into a worker.  Actions go to the callables `dial_acks` and `send_ack`."""
+
+    link_type = InLink
+
+    def __init__(self, inc: int, edges: set[int], limits: Limits, intake: Intake) -> None:
+        self.inc = inc
+        self.edges = edges
+        self.limits = limits
+        self.intake = intake
+        self.links: dict[int, InLink] = {}  # by the sender's incarnation
+        self.named: set[int] = set()  # the senders of the last roster
+        self.senders = 1  # upstream workers in the roster: they share the budget
+        self.service_s: float | None = None  # seconds per item, a moving average
+        self.refused = 0
+        self.dial_acks: Callable[[InLink], None] = _unset
+        self.send_ack: Callable[[Ack], None] = _unset
+        self.hang_up: Callable[[InLink], None] = _unset
+
+    def opened(self, message: Open) -> None:
+        """Open a link: a new generation ends the older ones of the same sender."""
+        old = self.links.get(message.src)
+        if message.edge not in self.edges or (old is not None and message.gen < old.gen):
+            self.refused += 1
+            return
+        if old is not None:
+            if old.gen == message.gen:
+                old.dirty = True
+                return
+            self._close(old)
+        link = self.link_type(message.src, message.gen, message.edge, tuple(message.info.get("acks", ())))
+        self.links[message.src] = link
+        self.dial_acks(link)
+
+    def data(self, message: Data) -> bool:
+        """Take in a run; False when it is not for this life, not of an open link, or not what comes next."""
+        link = self.links.get(message.src)
+        run = message.run
+        if link is None or message.dst != self.inc or not self._is_current(link, message.gen):
+            self.refused += 1
+            return False
+        if message.seq != link.got + 1 or message.seq + run.n - 1 > link.limit:
+            link.seen_hi = max(link.seen_hi, message.seq - 1)  # a gap: the sender reads it in the next ack
+            link.dirty = True
+            self.refused += 1
+            return False
+        link.got += run.n
+        link.got_bytes += run.nbytes
+        self.intake.arrived(Address(link, message.seq, run), run)
+        return True
+
+    def _is_current(self, link: InLink, gen: int) -> bool:
+        return link.gen == gen
+
+    def synced(self, message: Sync) -> None:
+        """Answer a probe with the next ack."""
+        link = self.links.get(message.src)
+        if link is None or message.dst != self.inc or link.gen != message.gen:
+            return
+        link.seen_hi = max(link.seen_hi, message.hi)
+        link.pressed = bool(message.blocked)
+        link.dirty = True
+
+    def closed(self, src: int, gen: int) -> None:
+        link = self.links.get(src)
+        if link is not None and link.gen == gen:
+            self._close(link)
+            del self.links[src]
+
+    def roster(self, senders: set[int]) -> None:
+        """Forget senders that are gone; one that no roster has named yet is early, not gone."""
+        for inc in self.named - senders:
+            if inc in self.links:
+                self._close(self.links.pop(inc))
+        self.named = set(senders)
+        self.senders = max(1, len(senders))
+
+    def _close(self, link: InLink) -> None:
+        link.open = False
+        self.hang_up(link)
+
+    @property
+    def pressed(self) -> bool:
+        """Tell whether a source above waits for acks."""
+        return any(link.pressed for link in self.links.values())
+
+    def served(self, seconds: float, items: int) -> None:
+        """Note how long a call took, to size the windows."""
+        each = seconds / items
+        self.service_s = each if self.service_s is None else 0.8 * self.service_s + 0.2 * each
+
+    def _grant(self, link: InLink) -> None:
+        limits = self.limits
+        if self.service_s is not None:
+            target = min(limits.window_max, 1 + int(limits.flight_s / max(self.service_s, 1e-9)))
+            link.window = max(1, min(target, 2 * link.window))
+        budget = limits.budget_bytes // self.senders
+        link.limit = max(link.limit, link.consumed + link.window)
+        link.limit_bytes = max(link.limit_bytes, link.consumed_bytes + budget)
+
+    def flush(self, quiet: bool, wants: tuple[int, ...], draining: bool) -> None:
+        """Send an ack for every link that has news."""
+        for link in self.links.values():
+            if not link.dirty and link.reported == (quiet, wants):
+                continue
+            self._grant(link)
+            link.dirty = False
+            link.reported = (quiet, wants)
+            self.send_ack(
+                Ack(
+                    src=self.inc, dst=link.src, gen=link.gen, edge=link.edge, limit=link.limit,
+                    limit_bytes=link.limit_bytes, base=link.base, got=link.got, consumed=link.consumed,
+                    echo=link.seen_hi, state=int(draining), quiet=int(quiet),
+                    ranges=[(a, b) for a, b in link.ranges[: self.limits.ack_ranges]], wants=list(wants),
+                )
+            )  # fmt: skip
+
+
+def _unset(*_: object) -> None:
+    raise AssertionError("an inlet needs its actions")

@@ -1,0 +1,24 @@
+"""Every limit of the data plane, with its name and its default."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one worker.  Counts are items, sizes bytes, times seconds."""
+
+    frame_items: int = 64  # most items in one frame
+    frame_bytes: int = 64 * 1024  # a frame is sent when its items reach this
+    frame_s: float = 0.0005  # or when its first item has waited this long
+    window_max: int = 4096  # most unconsumed items on a link
+    flight_s: float = 0.002  # work a link may hold ready at its receiver
+    budget_bytes: int = 48 * 1024 * 1024  # unconsumed bytes of a worker, divided among its upstream workers
+    source_items: int = 4096  # most unsettled positions of a partition
+    source_bytes: int = 64 * 1024 * 1024  # most unsettled bytes of a source worker
+    ack_s: float = 0.002  # under load acks go out this often
+    ack_frames: int = 64  # or after this many frames
+    sync_s: float = 0.1  # a link with something unsettled is probed this often
+    dial_s: float = 2.0  # a link that has no credit by then is dialled anew
+    redial_s: float = 0.1  # pause before that, doubling to dial_s
+    ack_ranges: int = 4096  # most ranges in one ack
+    recent: int = 1024  # settled runs that a worker remembers

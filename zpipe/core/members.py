@@ -1,0 +1,249 @@
+"""Who takes part in a run: admission, slots, neighbours, and what the dead leave behind.
+
+Knows lives and their slots; refuses to know messages, the state of the run and the time of day.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from zpipe.core.requests import STATES, Beat, Hello, Refused
+from zpipe.values.plan import Plan, StagePlan
+
+SUMMED = ("in", "done", "dropped", "dead", "out", "repeats", "busy_s", "starved_s", "blocked_s")
+GONE_MAX = 4096  # lives that are remembered as dead
+RATE_BEATS = 6
+RATE_GAP_S = 0.4  # beats closer than this are one measurement
+
+
+@dataclass
+class Member:
+    """One life of a worker, from its HELLO until it is gone."""
+
+    inc: int
+    stage: StagePlan
+    slot: int
+    fence: int  # lives of this slot, this one included
+    pid: int
+    host: str
+    peer: bytes
+    seen_s: float
+    supervisor: str | None = None
+    announced: bool = True  # False: stored by a registry before this one, not heard of since
+    state: str = "joining"
+    inbox: tuple[str, ...] = ()
+    acks: tuple[str, ...] = ()
+    counters: dict[str, int | float] = field(default_factory=dict)
+    running: dict[str, Any] | None = None
+    ver: int = 0  # of its roster
+    done: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RATE_BEATS))
+
+    @property
+    def name(self) -> str:
+        """Return `clean-3` for the third slot."""
+        return worker_name(self.stage, self.slot)
+
+    @property
+    def in_rosters(self) -> bool:
+        """Tell whether neighbours may link to it."""
+        return self.announced and self.state != "joining"
+
+    @property
+    def rate(self) -> float:
+        """Return the items done per second over the last beats."""
+        if len(self.done) < 2 or self.done[-1][0] <= self.done[0][0]:
+            return 0.0
+        return max(0.0, (self.done[-1][1] - self.done[0][1]) / (self.done[-1][0] - self.done[0][0]))
+
+    def take(self, beat: Beat, now_s: float) -> bool:
+        """Believe a beat, and return whether rosters change by it."""
+        before = (self.in_rosters, self.state, self.inbox, self.acks)
+        if STATES.index(beat.state) > STATES.index(self.state):
+            self.state = beat.state
+        self.inbox, self.acks = beat.inbox, beat.acks
+        self.counters, self.running = beat.counters, beat.running
+        done = float(beat.counters.get("done", 0))
+        if not self.done or now_s - self.done[-1][0] >= RATE_GAP_S:
+            self.done.append((now_s, done))
+        return self.in_rosters and before != (self.in_rosters, self.state, self.inbox, self.acks)
+
+
+class Members:
+    """All living workers of a run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._stages = {stage.number: stage for stage in plan.stages}
+        self._by_name = {stage.name: stage for stage in plan.stages}
+        self._beside: dict[int, tuple[int, ...]] = {
+            stage.number: tuple(
+                sorted(
+                    {edge.to for edge in plan.edges if edge.from_ == stage.number}
+                    | {edge.from_ for edge in plan.edges if edge.to == stage.number}
+                )
+            )
+            for stage in plan.stages
+        }
+        self.living: dict[int, Member] = {}  # by inc
+        self.gone: dict[int, str] = {}  # by inc, why
+        self._places: dict[int, tuple[int, int]] = {}  # of the gone: stage, slot
+        self.dead_processes: deque[tuple[str, int]] = deque(
+            maxlen=GONE_MAX
+        )  # (host, pid) without a known inc
+        self.fences: dict[tuple[int, int], int] = {}  # (stage, slot) -> lives
+        self.sums: dict[int, dict[str, int | float]] = {stage.number: {} for stage in plan.stages}
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(sorted(self.living.values(), key=lambda member: (member.stage.number, member.slot)))
+
+    def of(self, stage: StagePlan) -> list[Member]:
+        """Return the living workers of a stage by slot."""
+        return [member for member in self if member.stage.number == stage.number]
+
+    def beside(self, member: Member) -> list[Member]:
+        """Return the workers at the other ends of a worker's edges that are in rosters."""
+        stages = self._beside[member.stage.number]
+        return [other for other in self if other.stage.number in stages and other.in_rosters]
+
+    def stage(self, name: str) -> StagePlan:
+        """Return the stage of that name.  Raises Refused with what may have been meant."""
+        if name in self._by_name:
+            return self._by_name[name]
+        names = list(self._by_name)
+        variants = [stage.name for stage in self._by_name.values() if stage.stage == name]
+        if variants:
+            raise Refused(404, f"stage {name!r} has variants: name one of {', '.join(variants)}")
+        near = get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+        raise Refused(404, f"stage {name!r:.80} is unknown: {hint}")
+
+    def replaced_by(self, hello: Hello) -> Member | None:
+        """Return the living member that a new life takes the place of.
+
+        Either it says so, or both have the same supervisor, who starts a slot's next life after a death only.
+        """
+        for member in self.living.values():
+            same = hello.supervisor is not None and member.supervisor == hello.supervisor
+            if member.stage.name == hello.stage and (
+                member.inc == hello.replaces or (same and member.slot == hello.slot)
+            ):
+                return member
+        return None
+
+    def find(self, inc: int | None, pid: int | None, host: str | None, worker: str | None) -> Member | None:
+        """Return the member that a supervisor means: by id, else by process, else by name."""
+        if inc is not None:
+            return self.living.get(inc)
+        for member in self:
+            if pid is not None:
+                found = member.pid == pid and host in (None, member.host)
+            else:
+                found = member.name == worker
+            if found:
+                return member
+        return None
+
+    def admit(self, hello: Hello, peer: bytes, now_s: float) -> Member:
+        """Take a new life in.  Raises Refused when its place is taken."""
+        stage = self.stage(hello.stage)
+        slot = self._place(stage, hello.slot, hello.replaces)
+        fence = self.fences[stage.number, slot] = self.fences.get((stage.number, slot), 0) + 1
+        member = Member(
+            hello.inc, stage, slot, fence, hello.pid, hello.host, peer, now_s, supervisor=hello.supervisor
+        )
+        self.living[member.inc] = member
+        return member
+
+    def restore(self, inc: int, stored: dict[str, Any]) -> None:
+        """Expect a life that an earlier registry knew."""
+        stage = self._stages[stored["stage"]]
+        self.living[inc] = Member(
+            inc,
+            stage,
+            stored["slot"],
+            stored["fence"],
+            stored["pid"],
+            stored["host"],
+            peer=b"",
+            seen_s=0.0,
+            supervisor=stored["supervisor"],
+            announced=False,
+        )
+
+    def remove(self, member: Member, why: str) -> None:
+        """Let a life end; what it had counted is kept."""
+        del self.living[member.inc]
+        sums = self.sums[member.stage.number]
+        for name in SUMMED:
+            if name in member.counters:
+                sums[name] = sums.get(name, 0) + member.counters[name]
+        self._places[member.inc] = (member.stage.number, member.slot)
+        self.bury(member.inc, f"{member.name} {why}")
+
+    def bury(self, inc: int, why: str) -> None:
+        """Remember a life as dead, whether it was known or not."""
+        self.gone[inc] = why
+        while len(self.gone) > GONE_MAX:
+            oldest = next(iter(self.gone))
+            del self.gone[oldest]
+            self._places.pop(oldest, None)
+
+    def totals(self, stage: StagePlan) -> dict[str, int | float]:
+        """Return a stage's counters over all lives; what is no sum, over the living."""
+        totals = {name: self.sums[stage.number].get(name, 0) for name in SUMMED}
+        for member in self.of(stage):
+            for name, number in member.counters.items():
+                totals[name] = totals.get(name, 0) + number
+        return totals
+
+    def restarts(self, stage: StagePlan) -> int:
+        """Return how many lives took the place of an earlier one."""
+        return sum(lives - 1 for (number, _), lives in self.fences.items() if number == stage.number)
+
+    def _place(self, stage: StagePlan, wanted: int | None, replaces: int | None) -> int:
+        most = capacity(stage)
+        taken = {member.slot: member for member in self.of(stage)}
+        free = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+        left = self._places.get(replaces, (-1, -1)) if replaces is not None else (-1, -1)
+        if wanted is None and left[0] == stage.number and left[1] not in taken:
+            wanted = left[1]
+        slot = free if wanted is None else wanted
+        if stage.memory and (taken or slot > 0):
+            there = "".join(f", {_where(member)}: end it first" for member in taken.values())
+            raise Refused(409, f"stage {stage.name!r} has a memory and takes one worker{there}")
+        if slot in taken:
+            raise Refused(409, f"slot {slot} of stage {stage.name!r} is held by {_where(taken[slot])}")
+        if most is not None and slot >= most:
+            raise Refused(
+                409,
+                f"source {stage.name!r} has {stage.partitions} partitions and {stage.workers} workers, so it "
+                f"takes {most} (slots from 0): set more workers or partitions and start the run anew",
+            )
+        return slot
+
+
+def capacity(stage: StagePlan) -> int | None:
+    """Return how many workers a stage may have, None for any number."""
+    if stage.memory:
+        return 1
+    return max(1, min(stage.workers, stage.partitions)) if stage.role == "source" else None
+
+
+def sources_of(stage: StagePlan, slot: int) -> list[int]:
+    """Return the lanes of the partitions that a slot owns; none unless the stage is a source."""
+    if stage.role != "source":
+        return []
+    workers = capacity(stage) or 1
+    return [lane for k, lane in enumerate(stage.lanes) if k % workers == slot]
+
+
+def worker_name(stage: StagePlan, slot: int) -> str:
+    """Return the name that a slot's workers bear, life after life."""
+    return f"{stage.name}-{slot + 1}"
+
+
+def _where(member: Member) -> str:
+    return f"{member.name} (pid {member.pid} on {member.host})"

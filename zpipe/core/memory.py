@@ -1,0 +1,252 @@
+"""Stages with memory: inputs in source order, a save before every ack.
+
+What arrives is put into order by the cursor `arrived`; what is called moves the cursor `called`.  Outputs
+belong to the step that was open when they were made; a step closes where the stage can be saved, and is
+covered when its outputs are settled, or are in the save themselves.  Only what a save covers is settled.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Any
+
+from zpipe.core.inlet import Address
+from zpipe.core.order import Order, covers
+from zpipe.core.work import Job
+from zpipe.values.paths import Mark, Path, Run
+
+
+@dataclass
+class Save:
+    """What is written, as one, before anything it covers is acknowledged."""
+
+    cursor: dict[str, Any]
+    state: Any
+    outs: list[tuple[int, Run]]  # (edge, run) made before the cursor and not yet settled
+
+
+class Step:
+    """The outputs between two places where the stage can be saved."""
+
+    __slots__ = ("closed", "cursor", "keeps_outs", "last", "memory", "outs", "pend", "state")
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self.pend = 0
+        self.closed = False
+        self.cursor: dict[str, Any] = {}
+        self.state: Any = None
+        self.keeps_outs = False
+        self.last = False
+        self.outs: list[tuple[int, Run]] = []
+
+    def settled(self) -> None:
+        self.memory.cover()
+
+
+class Held:
+    """An item that has arrived: its run, the index in it, and the frame it came with."""
+
+    __slots__ = ("address", "i", "mark", "run")
+
+    def __init__(self, address: Address, run: Run, i: int) -> None:
+        self.address = address
+        self.run = run
+        self.i = i
+        self.mark = run.mark(i)
+
+
+class Memory:
+    """The intake of a stage with memory: one worker, source order.
+
+    `pass_on(run, step)` sends marks further down; `outs()` lists what is unsettled, for a save.
+    """
+
+    def __init__(
+        self,
+        depths: Mapping[int, int],
+        lanes: Sequence[int],
+        hooks: Sequence[int],
+        pass_on: Callable[[Run, Step], None],
+        outs: Callable[[], list[tuple[int, Run]]],
+    ) -> None:
+        self.arrived_order = Order(depths, lanes, hooks)
+        self.called_order = Order(depths, lanes, hooks)
+        self.saved: dict[int, Path] = dict(self.called_order.next)
+        self.pass_on = pass_on
+        self.outs = outs
+        self.held: dict[Path, Held] = {}
+        self.queue: deque[Held] = deque()  # in order, not yet called
+        self.addresses: dict[int, list[tuple[Path, int, Address]]] = {lane: [] for lane in self.called_order.next}
+        self.steps: deque[Step] = deque()
+        self.step = Step(self)
+        self.covered: Step | None = None  # the last step that may be saved
+        self.boundary: tuple[str, int] | None = None
+        self.over = False
+        self.repeats = 0
+        self.saves = 0
+        self._count = 0
+
+    # -- arrival ------------------------------------------------------------------------------------
+
+    def arrived(self, address: Address, run: Run) -> None:
+        order = self.arrived_order
+        last = run.path(run.n - 1)
+        if last[0] not in self.saved:
+            return
+        if covers(self.saved[last[0]], last[1:]):
+            self.repeats += run.n
+            address.consume()
+            address.settle()
+            return
+        self._count += 1
+        heappush(self.addresses[last[0]], (last[1:], self._count, address))
+        for i in range(run.n):
+            path = run.path(i)
+            if order.covers(path) or path in self.held:
+                self.repeats += 1
+                address.left -= 1
+            else:
+                self.held[path] = Held(address, run, i)
+        self._sequence()
+        # What fills no gap is parked: its credit returns at once, or the item it waits for might never come.
+        if address.left == 0 or any(run.path(i) in self.held for i in range(run.n)):
+            address.consume()
+
+    def _sequence(self) -> None:
+        """Move what is next in source order from `held` to the queue."""
+        order = self.arrived_order
+        while (expected := order.expects) is not None:
+            held = self.held.pop(expected, None)
+            at = expected
+            if held is None:
+                # A word about a whole subtree stands at a prefix of the path that is expected.
+                for k in range(len(expected) - 1, 1, -1):
+                    candidate = self.held.get(expected[:k])
+                    if candidate is not None and candidate.mark != Mark.ITEM:
+                        held, at = self.held.pop(expected[:k]), expected[:k]
+                        break
+            if held is None:
+                return
+            self.queue.append(held)
+            order.advance(at, held.mark)
+
+    # -- calls --------------------------------------------------------------------------------------
+
+    def take(self, limit: int) -> Job | None:
+        """Return up to `limit` items that are next, or the boundary that is; pass marks on meanwhile."""
+        if self.boundary is not None:
+            kind, epoch = self.boundary
+            job = Job(kind, self.step)
+            job.epoch = epoch
+            return job
+        job = Job(Job.ITEMS, self.step)
+        while self.queue and job.n < limit:
+            held = self.queue[0]
+            if held.mark == Mark.ITEM:
+                job.add(held.run, held.i, held.i + 1)
+            else:
+                self.pass_on(self._mark(held), self.step)
+            self.queue.popleft()
+            held.address.left -= 1
+            if held.address.left == 0:
+                held.address.consume()
+            boundary = self.called_order.advance(held.run.path(held.i), held.mark)
+            if boundary is not None:
+                over = boundary == "over"
+                epoch = self.called_order.epoch - (not over)
+                self.boundary = (Job.FINISH if over else Job.EPOCH, epoch)
+                break
+        if job.n:
+            return job
+        return self.take(limit) if self.boundary is not None else None
+
+    def _mark(self, held: Held) -> Run:
+        run = held.run
+        _, position, *elements = run.path(held.i)
+        return Run(run.lane, position, tuple(elements), 1, [None], epoch=run.epoch,
+                   digest=run.digest, marks=bytes([held.mark]))  # fmt: skip
+
+    def done(self, job: Job) -> None:
+        if job.kind in (Job.EPOCH, Job.FINISH):
+            self.boundary = None
+            self.over = self.over or job.kind == Job.FINISH
+
+    # -- steps and saves ----------------------------------------------------------------------------
+
+    def close_step(self, state: Any = None, *, keeps_outs: bool = False) -> None:
+        """The stage can be saved here: `state` is what it would begin with, its outputs so far in the save or not."""
+        if not self.may_close:
+            return
+        step = self.step
+        step.closed = True
+        step.cursor = self.called_order.snapshot()
+        step.state = state
+        step.last = self.over
+        step.keeps_outs = keeps_outs and not step.last
+        if step.keeps_outs:
+            step.outs = self.outs()
+        self.steps.append(step)
+        self.step = Step(self)
+        self.cover()
+
+    @property
+    def may_close(self) -> bool:
+        """Tell whether the stage can be saved: not while the cursor is past a mark whose hook was not called."""
+        return self.boundary is None
+
+    def cover(self) -> None:
+        """Find the last step up to which everything is settled, or kept in the save."""
+        while self.steps and self._is_covered(self.steps[0]):
+            self.covered = self.steps.popleft()
+
+    def _is_covered(self, step: Step) -> bool:
+        if step.keeps_outs:
+            return True
+        # The last save is the end of this stage: even what earlier saves kept must be settled by then.
+        return step.pend == 0 and not (step.last and self.outs())
+
+    def save(self) -> Save | None:
+        """Return what is to be written now, None when there is nothing new; then call `written`."""
+        if self.over:
+            self.cover()
+        step, self.covered = self.covered, None
+        if step is None:
+            return None
+        self.saves += 1
+        self.saved = {lane: tuple(at) for lane, at in step.cursor["next"]}
+        return Save(step.cursor, step.state, step.outs)
+
+    def written(self) -> None:
+        """The save is durable: settle what it covers."""
+        for lane, addresses in self.addresses.items():
+            cursor = self.saved[lane]
+            while addresses and covers(cursor, addresses[0][0]):
+                heappop(addresses)[2].settle()
+
+    def restore(self, save: Save) -> None:
+        """Begin where a save stands."""
+        self.arrived_order.restore(save.cursor)
+        self.called_order.restore(save.cursor)
+        self.saved = dict(self.called_order.next)
+        self.over = self.called_order.turn is None
+
+    # -- what others ask ----------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        return not self.queue and self.boundary is None
+
+    def wants(self) -> set[int]:
+        """Return the lane whose next position this stage waits for, when it holds anything back."""
+        turn = self.arrived_order.turn
+        if turn is None or not any(self.addresses.values()):
+            return set()
+        return {turn}
+
+    @property
+    def queued_items(self) -> int:
+        return len(self.queue) + len(self.held)

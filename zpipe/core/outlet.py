@@ -1,0 +1,337 @@
+"""The sending side of a worker: links, what is ready, what is on its way, and what of it has been settled.
+
+An output waits in `ready`, goes on one link, and is settled by an ack of exactly its (link, seq).  When a
+link dies, everything unsettled on it is ready again, ahead of what is new.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from zpipe.core.limits import Limits
+from zpipe.values.paths import Run
+from zpipe.wire.frames import Ack
+
+
+class Parent(Protocol):
+    """What an output was made from: told when the last of its outputs is settled."""
+
+    pend: int  # outputs not yet settled
+    closed: bool  # no further outputs will come
+
+    def settled(self) -> None: ...
+
+
+class Out:
+    """One run on its way along one edge."""
+
+    __slots__ = ("edge", "nbytes", "parents", "run")
+
+    def __init__(self, edge: int, run: Run, parents: tuple[Parent, ...]) -> None:
+        self.edge = edge
+        self.run = run
+        self.parents = parents
+        self.nbytes = run.nbytes
+
+
+@dataclass
+class Peer:
+    """A worker as the roster names it; `edge` is the one that joins it to us."""
+
+    inc: int
+    edge: int
+    worker: str = ""
+    endpoints: tuple[str, ...] = ()
+
+
+class Link:
+    """The sending end of a link: one generation of one edge to one worker."""
+
+    # States: a new link is dialing; the first ack of its generation brings it up; a dead one is gone.
+    DIALING, UP, DEAD = "dialing", "up", "dead"
+
+    def __init__(self, peer: Peer, gen: int, now_s: float) -> None:
+        self.peer = peer
+        self.gen = gen
+        self.state = Link.DIALING
+        self.opened_s = now_s
+        self.sent = 0  # items; the next seq is sent + 1
+        self.sent_bytes = 0
+        self.limit = 0
+        self.limit_bytes = 0
+        self.consumed = 0
+        self.base = 1  # every seq below is settled
+        self.frames: dict[int, Out | int] = {}  # by first seq; the length stays where a frame is settled
+        self.unsettled = 0
+        self.used = 0  # dispatch counter at the last send: ties go to the link used longest ago
+        self.synced_s = now_s
+        self.quiet = False
+        self.wants: tuple[int, ...] = ()
+        self.draining = False
+
+
+@dataclass
+class Edge:
+    """An outgoing edge and what waits to go along it."""
+
+    number: int
+    marked: bool
+    lanes: Mapping[int, int] | None = None  # of the arm of a fan-out: the lane above -> the lane on this edge
+    ready: deque[Out] = field(default_factory=deque)
+    links: list[Link] = field(default_factory=list)
+
+
+class Outlet:
+    """All outgoing edges of a worker.  Actions go to the callables `dial`, `send`, `sync`, `hang_up`."""
+
+    def __init__(self, edges: Sequence[Edge], limits: Limits) -> None:
+        self.edges = {edge.number: edge for edge in edges}
+        self.marked = any(edge.marked for edge in edges)
+        self.limits = limits
+        self.links: dict[int, Link] = {}  # by the receiver's incarnation
+        self.peers: dict[int, Peer] = {}
+        self.gens: dict[int, int] = {}
+        self.redial: dict[int, tuple[float, float]] = {}  # inc -> (when, next pause)
+        self.unsettled_items = 0  # ready or on links
+        self.unsettled_bytes = 0
+        self.out_items = 0
+        self.pressed = False
+        self._tick = 0
+        self.dial: Callable[[Link], None] = _unset
+        self.send: Callable[[Link, int, Out], None] = _unset
+        self.sync: Callable[[Link], None] = _unset
+        self.hang_up: Callable[[Link], None] = _unset
+
+    # -- outputs ------------------------------------------------------------------------------------
+
+    def emit(self, run: Run, parents: tuple[Parent, ...]) -> None:
+        """Send a run along every edge; marks and dropped items travel on marked edges only."""
+        self.out_items += run.n if run.marks is None else run.marks.count(0)
+        for edge in self.edges.values():
+            below = run if edge.lanes is None else run.on(edge.lanes[run.lane])
+            if edge.marked or below.marks is None:
+                self._add(edge, below, parents)
+            else:
+                for a, b in _items(below.marks):
+                    self._add(edge, below.slice(a, b), parents)
+
+    def resend(self, edge: int, run: Run) -> None:
+        """Send again what a save held back; nothing above waits for it any more."""
+        self._add(self.edges[edge], run, ())
+
+    def _add(self, edge: Edge, run: Run, parents: tuple[Parent, ...]) -> None:
+        out = Out(edge.number, run, parents)
+        for parent in parents:
+            parent.pend += 1
+        self.unsettled_items += run.n
+        self.unsettled_bytes += out.nbytes
+        edge.ready.append(out)
+
+    @property
+    def backlog(self) -> bool:
+        """Tell whether something is ready that no link has credit for."""
+        for edge in self.edges.values():
+            if edge.ready:
+                return True
+        return False
+
+    def unsettled(self) -> list[Out]:
+        """Return every output that is not settled, per edge in the order it was sent."""
+        outs: list[Out] = []
+        for edge in self.edges.values():
+            for link in edge.links:
+                outs.extend(o for o in link.frames.values() if isinstance(o, Out))
+            outs.extend(edge.ready)
+        return outs
+
+    def dispatch(self) -> None:
+        """Send what is ready to the links with credit, the least loaded first."""
+        for edge in self.edges.values():
+            ready = edge.ready
+            while ready:
+                out = ready[0]
+                link = self._choose(edge, out)
+                if link is None:
+                    break
+                ready.popleft()
+                room = link.limit - link.sent
+                if out.run.n > room:
+                    out = self._cut(edge, out, room)
+                self._put(link, out)
+
+    def _choose(self, edge: Edge, out: Out) -> Link | None:
+        best: Link | None = None
+        for link in edge.links:
+            if link.state != Link.UP or link.draining or link.sent >= link.limit:
+                continue
+            load = link.sent - link.consumed
+            # One item larger than the bytes left may go when nothing else of the link is unconsumed.
+            if load and link.sent_bytes + out.nbytes > link.limit_bytes:
+                continue
+            if best is None or (load, link.used) < (best.sent - best.consumed, best.used):
+                best = link
+        return best
+
+    def _cut(self, edge: Edge, out: Out, n: int) -> Out:
+        """Keep the first `n` items, and put the rest back at the head of what is ready."""
+        rest = Out(out.edge, out.run.slice(n, out.run.n), out.parents)
+        out.run = out.run.slice(0, n)
+        out.nbytes = out.run.nbytes
+        for parent in out.parents:
+            parent.pend += 1
+        edge.ready.appendleft(rest)
+        return out
+
+    def _put(self, link: Link, out: Out) -> None:
+        seq = link.sent + 1
+        link.sent += out.run.n
+        link.sent_bytes += out.nbytes
+        link.frames[seq] = out
+        link.unsettled += 1
+        self._tick += 1
+        link.used = self._tick
+        self.send(link, seq, out)
+
+    # -- acks ---------------------------------------------------------------------------------------
+
+    def ack(self, now_s: float, ack: Ack) -> None:
+        """Take in an ack: everything in it is absolute, so repeats and late ones are harmless."""
+        link = self.links.get(ack.src)
+        if link is None or link.gen != ack.gen or ack.base > link.sent + 1 or ack.got > link.sent:
+            return
+        if link.state == Link.DIALING:
+            link.state = Link.UP
+            self.redial.pop(ack.src, None)
+        link.limit = max(link.limit, ack.limit)
+        link.limit_bytes = max(link.limit_bytes, ack.limit_bytes)
+        link.consumed = max(link.consumed, ack.consumed)
+        link.draining = link.draining or ack.state == 1
+        link.quiet = bool(ack.quiet) and ack.got == link.sent
+        link.wants = tuple(ack.wants)
+        while link.base < ack.base:
+            frame = link.frames[link.base]
+            if isinstance(frame, Out):
+                self._settle(link, link.base, frame)
+                frame = frame.run.n
+            del link.frames[link.base]
+            link.base += frame
+        for a, b in ack.ranges:
+            seq = max(a, link.base)
+            while seq <= b and seq in link.frames:
+                frame = link.frames[seq]
+                if isinstance(frame, Out):
+                    if seq + frame.run.n - 1 > b:
+                        break
+                    self._settle(link, seq, frame)
+                    frame = frame.run.n
+                seq += frame
+        if self._has_gap(ack):
+            self.lost(now_s, link)
+
+    def _has_gap(self, ack: Ack) -> bool:
+        """A receiver that has read our mark `echo` without all that we sent before it has lost something."""
+        return ack.echo > ack.got
+
+    def _settle(self, link: Link, seq: int, out: Out) -> None:
+        link.frames[seq] = out.run.n
+        link.unsettled -= 1
+        self.unsettled_items -= out.run.n
+        self.unsettled_bytes -= out.nbytes
+        for parent in out.parents:
+            parent.pend -= 1
+            if parent.pend == 0 and parent.closed:
+                parent.settled()
+
+    # -- links --------------------------------------------------------------------------------------
+
+    def roster(self, now_s: float, peers: list[Peer]) -> None:
+        """Dial the receivers that are new, and drop those that are gone."""
+        self.peers = {peer.inc: peer for peer in peers}
+        for inc in [inc for inc in self.links if inc not in self.peers]:
+            self.lost(now_s, self.links[inc])
+        self.redial = {inc: when for inc, when in self.redial.items() if inc in self.peers}
+        for inc in self.peers:
+            if inc not in self.links and inc not in self.redial:
+                self._dial(now_s, inc)
+
+    def _dial(self, now_s: float, inc: int) -> None:
+        self.gens[inc] = self.gens.get(inc, 0) + 1
+        link = Link(self.peers[inc], self.gens[inc], now_s)
+        self.links[inc] = link
+        self.edges[link.peer.edge].links.append(link)
+        self.dial(link)
+
+    def lost(self, now_s: float, link: Link) -> None:
+        """A link is dead: what is unsettled on it is ready again, in order, before anything new."""
+        if link.state == Link.DEAD:
+            return
+        link.state = Link.DEAD
+        inc = link.peer.inc
+        self.links.pop(inc, None)
+        edge = self.edges[link.peer.edge]
+        edge.links.remove(link)
+        again = [out for out in link.frames.values() if isinstance(out, Out)]
+        for out in reversed(again):
+            out.run.attempt = min(out.run.attempt + 1, 255)
+            edge.ready.appendleft(out)
+        link.frames = {}
+        self.hang_up(link)
+        if inc in self.peers:
+            pause = self.redial.get(inc, (0.0, self.limits.redial_s))[1]
+            self.redial[inc] = (now_s + pause, min(2 * pause, self.limits.dial_s))
+
+    def tick(self, now_s: float) -> None:
+        """Probe links, give up dials that lead nowhere, dial again."""
+        for link in list(self.links.values()):
+            if link.state == Link.DIALING:
+                if now_s - link.opened_s >= self.limits.dial_s:
+                    self.lost(now_s, link)
+            elif now_s - link.synced_s >= (self.limits.sync_s if link.unsettled else 10 * self.limits.sync_s):
+                self._sync(now_s, link)
+        for inc, (when, pause) in list(self.redial.items()):
+            if inc not in self.links and when <= now_s:
+                self.redial[inc] = (when, min(2 * pause, self.limits.dial_s))
+                self._dial(now_s, inc)
+
+    def press(self, now_s: float, pressed: bool) -> None:
+        """Tell the stages below, at once, whether the sources above wait for acks."""
+        if pressed != self.pressed:
+            self.pressed = pressed
+            for link in self.links.values():
+                if link.state == Link.UP:
+                    self._sync(now_s, link)
+
+    def _sync(self, now_s: float, link: Link) -> None:
+        link.synced_s = now_s
+        self.sync(link)
+
+    def quiet(self) -> bool:
+        """Tell whether nothing below will move before something new is sent."""
+        if self.backlog:
+            return False
+        return all(link.consumed == link.sent and (link.quiet or link.sent == 0) for link in self.links.values())
+
+    def wanted(self) -> set[int]:
+        """Return the source numbers that stages below wait for."""
+        return {source for link in self.links.values() for source in link.wants}
+
+
+def _items(marks: bytes) -> list[tuple[int, int]]:
+    """Return the stretches [a, b) of items between marks."""
+    stretches, start = [], None
+    for i, mark in enumerate(marks):
+        if mark == 0 and start is None:
+            start = i
+        elif mark != 0 and start is not None:
+            stretches.append((start, i))
+            start = None
+    if start is not None:
+        stretches.append((start, len(marks)))
+    return stretches
+
+
+def _unset(*_: object) -> None:
+    raise AssertionError("an outlet needs its actions")

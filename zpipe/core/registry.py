@@ -1,0 +1,333 @@
+"""The registry's machine: requests with the time go in, actions come out.
+
+Knows what each request means for the run and its workers; refuses to know sockets, files, clocks and
+chance: the same object lives in the registry's loop and in the simulator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zpipe.core import table
+from zpipe.core.members import Member, Members, sources_of
+from zpipe.core.outcomes import Action, Down, Ended, Map, Push, Reply, Store, Stored
+from zpipe.core.progress import RUNNING, Progress
+from zpipe.core.requests import (
+    PROTO,
+    TEXT_MAX,
+    Beat,
+    Refused,
+    count,
+    inc,
+    read_beat,
+    read_counters,
+    read_hello,
+    text,
+)
+from zpipe.values.plan import Plan
+
+
+@dataclass(frozen=True)
+class RegistryLimits:
+    """How long the registry is patient, in seconds."""
+
+    suspect_s: float = 5.0  # a worker this long silent is marked
+    dead_s: float = 10.0  # and this long silent declared dead
+    recover_s: float = 2.0  # after a restart known workers may take this long to come back
+    fail_s: float = 2.0  # for workers to leave a failed run
+
+
+class Registry:
+    """One run's registry.  `welcome` is what every WELCOME carries besides: folders, transport."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        run_key: int,
+        epoch: int,
+        limits: RegistryLimits | None = None,
+        stored: Stored | None = None,
+        welcome: Mapping[str, Any] | None = None,
+    ) -> None:
+        stored = stored or Stored()
+        self.plan = plan
+        self.epoch = epoch
+        self.limits = limits or RegistryLimits()
+        self.members = Members(plan)
+        self.members.fences.update(stored.fences)
+        self.members.sums.update(stored.sums)
+        for life, entry in stored.workers.items():
+            self.members.restore(life, entry)
+        sources = [lane for stage in plan.stages if stage.role == "source" for lane in stage.lanes]
+        self.progress = Progress(sources, stored)
+        self.recovering = bool(stored.workers)
+        self._welcome = {**(welcome or {}), "run_key": run_key, "plan": plan.to_dict()}
+        self._ver = 0
+        self._began_s: float | None = None
+        self._ended = False
+        self._stores = self.progress.stores
+        self._stale: dict[int, None] = {}  # lives to be told something new
+        self._ends: list[Action] = []
+        self._verbs: dict[str, Callable[[float, bytes, Mapping[str, Any]], Map]] = {
+            "HELLO": self._hello,
+            "BEAT": self._beat,
+            "FAILED": self._failed,
+            "DIED": self._died,
+            "BYE": self._bye,
+            "FAIL": self._fail,
+            "STOP": self._stop,
+            "PS": self._ps,
+            "DOWN": self._down,
+        }
+
+    def step(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> list[Action]:
+        """Answer one request; whatever it holds, the answer is the worst that happens."""
+        self._begin(now_s)
+        rid = message.get("rid")
+        try:
+            verb = text(message, "t")
+            if verb not in self._verbs:
+                raise Refused(501, f"verb {verb!r:.40} is unknown: there are {', '.join(self._verbs)}")
+            reply = self._verbs[verb](now_s, peer, message)
+        except Refused as refused:
+            reply = {"t": "ERR", "code": refused.code, "text": refused.text}
+        reply["rid"] = rid if isinstance(rid, int | str) else None
+        self._decide(now_s)
+        return self._actions(Reply(peer, reply))
+
+    def tick(self, now_s: float) -> list[Action]:
+        """Notice what did not happen."""
+        self._begin(now_s)
+        for member in self.members:
+            if now_s - member.seen_s >= self.limits.dead_s:
+                self._remove(member, f"was silent for {self.limits.dead_s:g} s and declared dead")
+        self._decide(now_s)
+        return self._actions()
+
+    def _hello(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
+        hello = read_hello(message)
+        self._refuse_dead(hello.inc)
+        member = self.members.living.get(hello.inc)
+        if member is None:
+            if hello.worker is not None:
+                raise Refused(410, f"{hello.worker} was declared dead while it was away: let it end")
+            if (hello.host, hello.pid) in self.members.dead_processes:
+                raise Refused(410, f"pid {hello.pid} on {hello.host} was declared dead by its supervisor")
+            self.members.stage(hello.stage)
+            if self.progress.state != RUNNING:
+                raise Refused(
+                    409, f"run {self.plan.name!r} is {self.progress.state}: there is nothing to join"
+                )
+            old = self.members.replaced_by(hello)
+            if old is not None:
+                self._remove(old, "was replaced by its next life")
+            member = self.members.admit(hello, peer, now_s)
+            self._store_worker(member)
+        member.peer, member.seen_s = peer, now_s
+        member.announced = True
+        if hello.beat is not None:
+            self._believe(member, hello.beat, now_s)
+        own = sources_of(member.stage, member.slot)
+        return {
+            **self._welcome,
+            "t": "WELCOME",
+            "proto": list(PROTO),
+            "epoch": self.epoch,
+            "ver": 0,
+            "worker": member.name,
+            "stage_number": member.stage.number,
+            "slot": member.slot,
+            "fence": member.fence,
+            "partitions": own,
+            "watermarks": {number: list(self.progress.watermarks[number]) for number in own},
+            "complete": [number for number in own if number in self.progress.complete],
+        }
+
+    def _beat(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
+        member = self._known(message)
+        ver, beat = count(message, "ver"), read_beat(message)
+        member.peer, member.seen_s = peer, now_s
+        self._believe(member, beat, now_s)
+        return self._state(member, ver)
+
+    def _failed(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
+        member = self._known(message)
+        error = text(message, "error", longest=TEXT_MAX)
+        detail = text(message, "detail", longest=TEXT_MAX) if "detail" in message else ""
+        self._end_badly(now_s, member.name, error, detail)
+        return {"t": "OK"}
+
+    def _fail(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
+        self._end_badly(now_s, "", text(message, "why", longest=TEXT_MAX), "")
+        return {"t": "OK"}
+
+    def _died(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
+        life = inc(message) if message.get("inc") is not None else None
+        pid = count(message, "pid") if message.get("pid") is not None else None
+        host = text(message, "host") if message.get("host") is not None else None
+        worker = text(message, "worker") if message.get("worker") is not None else None
+        if life is None and pid is None and worker is None:
+            raise Refused(400, "DIED names neither inc nor pid nor worker")
+        member = self.members.find(life, pid, host, worker)
+        if member is not None:
+            self._remove(member, "died")
+        elif life is not None:
+            self.members.bury(life, f"{worker or 'a worker'} died")  # its HELLO may still be under way
+        elif pid is not None and host is not None:
+            self.members.dead_processes.append((host, pid))
+        return {"t": "OK"}
+
+    def _bye(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
+        member, counters = self.members.living.get(inc(message)), read_counters(message)
+        if member is not None:
+            member.counters = counters or member.counters
+            self._remove(member, "has left")
+        return {"t": "OK"}
+
+    def _stop(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
+        if self.progress.stop():
+            self._tell_all()
+        return {"t": "OK"}
+
+    def _ps(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
+        return {
+            "t": "TABLE",
+            "run": self.plan.name,
+            "recovering": self.recovering,
+            **table.run_line(self.plan, self.progress, now_s),
+            "stages": table.stage_lines(self.plan, self.members),
+            "workers": table.worker_lines(self.members, now_s, self.limits.suspect_s),
+            "sources": table.source_lines(self.plan, self.progress),
+        }
+
+    def _down(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
+        self._ends.append(Down())
+        return {"t": "OK"}
+
+    def _known(self, message: Mapping[str, Any]) -> Member:
+        """Return the living sender of a request."""
+        life = inc(message)
+        self._refuse_dead(life)
+        member = self.members.living.get(life)
+        if member is None or not member.announced:
+            raise Refused(404, "this registry does not know you: say HELLO")
+        return member
+
+    def _refuse_dead(self, life: int) -> None:
+        if life in self.members.gone:
+            raise Refused(410, f"{self.members.gone[life]}: let it end")
+
+    def _believe(self, member: Member, beat: Beat, now_s: float) -> None:
+        if member.take(beat, now_s):
+            self._change_rosters(member)
+        own = sources_of(member.stage, member.slot)
+        for number, news in beat.sources.items():
+            if number in own:  # another worker's sources are that one's to tell
+                self.progress.advance(number, news)
+
+    def _remove(self, member: Member, why: str) -> None:
+        beside = self.members.beside(member) if member.in_rosters else []
+        self.members.remove(member, why)
+        self._stores["worker", str(member.inc)] = None
+        self._stores["sums", str(member.stage.number)] = dict(self.members.sums[member.stage.number])
+        self._stale.pop(member.inc, None)
+        self._renew(beside)
+
+    def _store_worker(self, member: Member) -> None:
+        self._stores["fence", f"{member.stage.number}:{member.slot}"] = member.fence
+        self._stores["worker", str(member.inc)] = {
+            "stage": member.stage.number,
+            "slot": member.slot,
+            "fence": member.fence,
+            "pid": member.pid,
+            "host": member.host,
+            "supervisor": member.supervisor,
+        }
+
+    def _change_rosters(self, member: Member) -> None:
+        self._renew([member, *self.members.beside(member)])
+
+    def _renew(self, members: Iterable[Member]) -> None:
+        """Give members a new roster; it is built when everything of this step is known."""
+        self._ver += 1
+        for member in members:
+            member.ver = self._ver
+            self._stale[member.inc] = None
+
+    def _tell_all(self) -> None:
+        self._stale |= dict.fromkeys(member.inc for member in self.members if member.announced)
+
+    def _end_badly(self, now_s: float, worker: str, error: str, detail: str) -> None:
+        if self.progress.fail(now_s, self.limits.fail_s, worker, error, detail):
+            self._tell_all()
+
+    def _begin(self, now_s: float) -> None:
+        if self._began_s is not None:
+            return
+        self._began_s = now_s
+        self.progress.begin(now_s, self.limits.fail_s)
+        for member in self.members:
+            member.seen_s = now_s
+
+    def _decide(self, now_s: float) -> None:
+        """Let the run go on to its next state; nothing is decided while earlier workers may come back."""
+        if self.recovering:
+            began_s = self._began_s if self._began_s is not None else now_s
+            if now_s - began_s < self.limits.recover_s and not all(m.announced for m in self.members):
+                return
+            self.recovering = False
+            self._renew([member for member in self.members if member.in_rosters])
+        if self.progress.decide(now_s, somebody=bool(self.members.living)):
+            self._tell_all()
+        if self.progress.is_over and not self._ended:
+            self._ended = True
+            self._ends.append(Ended(self.progress.state, self.progress.error["error"]))
+
+    def _desired(self, member: Member) -> str:
+        if self.progress.state != RUNNING:
+            return "exit"
+        return "drain" if self.progress.stopping and member.stage.role == "source" else "run"
+
+    def _state(self, member: Member, ver: int | None) -> Map:
+        """Return what a worker should know, with its roster unless it has that version."""
+        state: Map = {
+            "t": "STATE",
+            "epoch": self.epoch,
+            "ver": member.ver,
+            "desired": self._desired(member),
+            "watermarks": {number: list(mark) for number, mark in self.progress.watermarks.items()},
+        }
+        if member.in_rosters and ver != member.ver:
+            state["roster"] = {
+                "only_adds": self.recovering,
+                "peers": [
+                    {
+                        "inc": other.inc,
+                        "stage_number": other.stage.number,
+                        "worker": other.name,
+                        "inbox": list(other.inbox),
+                        "acks": list(other.acks),
+                    }
+                    for other in self.members.beside(member)
+                ],
+            }
+        return state
+
+    def _actions(self, *replies: Reply) -> list[Action]:
+        """Empty what this step has gathered, stores first; nobody is told twice."""
+        actions: list[Action] = [Store(*key, value) for key, value in self._stores.items()]
+        actions += replies
+        for life in self._stale:
+            member = self.members.living[life]
+            answered = any(r.peer == member.peer and r.message["t"] == "STATE" for r in replies)
+            if answered:
+                replies[0].message.update(self._state(member, None))
+            else:
+                actions.append(Push(member.peer, self._state(member, None)))
+        actions += self._ends
+        self._stores.clear()
+        self._stale, self._ends = {}, []
+        return actions

@@ -1,0 +1,202 @@
+"""What may be said to the registry, checked field by field before anything is believed.
+
+Knows the fields of HELLO and BEAT; refuses to know what follows from them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+PROTO = (1, 0)
+INC_MAX = 2**64 - 1
+TEXT_MAX = 64 * 1024  # characters; of an error's detail
+NAME_MAX = 1024
+LIST_MAX = 64  # endpoints, counters
+SOURCES_MAX = 4096
+STATES = ("joining", "live", "drain")  # a worker only moves to the right
+
+Watermark = tuple[int, int, int]  # position, epoch, the epoch's first position
+
+
+class Refused(Exception):
+    """A request that is answered with ERR."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+@dataclass(frozen=True)
+class SourceNews:
+    """How far a worker has come with one of its sources; `position` is what it reads next, if told."""
+
+    watermark: Watermark
+    complete: bool
+    position: int | None
+
+
+@dataclass(frozen=True)
+class Beat:
+    """The changing part of a worker's news."""
+
+    state: str
+    inbox: tuple[str, ...]
+    acks: tuple[str, ...]
+    counters: dict[str, int | float]
+    running: dict[str, Any] | None
+    sources: dict[int, SourceNews]
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Who a worker is; `worker` and `beat` are there when a life that was known before comes back."""
+
+    inc: int
+    stage: str
+    slot: int | None
+    pid: int
+    host: str
+    supervisor: str | None
+    replaces: int | None
+    worker: str | None
+    beat: Beat | None
+
+
+def read_hello(message: Mapping[str, Any]) -> Hello:
+    """Read a HELLO.  Raises Refused, for another version first: nothing else of it may be understood."""
+    proto = message.get("proto")
+    if not isinstance(proto, list | tuple) or len(proto) != 2 or not all(_is_count(part) for part in proto):
+        raise Refused(400, f"HELLO: proto is {proto!r:.40}, not [major, minor]")
+    if proto[0] != PROTO[0]:
+        raise Refused(
+            426,
+            f"the registry speaks protocol {PROTO[0]}.{PROTO[1]} and the worker {proto[0]}.{proto[1]}: "
+            "use the same version of zpipe for both",
+        )
+    worker = None if message.get("worker") is None else text(message, "worker")
+    return Hello(
+        inc=inc(message),
+        stage=text(message, "stage"),
+        slot=None if message.get("slot") is None else count(message, "slot"),
+        pid=count(message, "pid"),
+        host=text(message, "host"),
+        supervisor=None if message.get("supervisor") is None else text(message, "supervisor"),
+        replaces=None if message.get("replaces") is None else inc(message, "replaces"),
+        worker=worker,
+        beat=read_beat(message) if worker is not None and "state" in message else None,
+    )
+
+
+def read_beat(message: Mapping[str, Any]) -> Beat:
+    """Read the changing part of a BEAT.  Raises Refused."""
+    state = message.get("state")
+    if state not in STATES:
+        raise Refused(400, f"state is {state!r:.40}, not one of {', '.join(STATES)}")
+    return Beat(
+        state=state,
+        inbox=_endpoints(message, "inbox"),
+        acks=_endpoints(message, "acks"),
+        counters=read_counters(message),
+        running=_running(message),
+        sources=_sources(message),
+    )
+
+
+def read_counters(message: Mapping[str, Any]) -> dict[str, int | float]:
+    """Read a worker's counters, none when there are none.  Raises Refused."""
+    found = message.get("counters") or {}
+    if not isinstance(found, dict) or len(found) > LIST_MAX:
+        raise Refused(400, f"counters are no map of at most {LIST_MAX} numbers")
+    for name, number in found.items():
+        if not isinstance(name, str) or len(name) > NAME_MAX or not _is_number(number):
+            raise Refused(400, f"counter {name!r:.40} is {number!r:.40}, not a number")
+    return dict(found)
+
+
+def inc(message: Mapping[str, Any], field: str = "inc") -> int:
+    """Read the id of a life.  Raises Refused."""
+    value = message.get(field)
+    if not _is_count(value) or value == 0:
+        raise Refused(400, f"{field} is {value!r:.40}, not a number from 1 to 2**64 - 1")
+    return value
+
+
+def count(message: Mapping[str, Any], field: str) -> int:
+    """Read a number that is not negative.  Raises Refused."""
+    value = message.get(field)
+    if not _is_count(value):
+        raise Refused(400, f"{field} is {value!r:.40}, not a number from 0 up")
+    return value
+
+
+def text(message: Mapping[str, Any], field: str, *, longest: int = NAME_MAX) -> str:
+    """Read a text, cut to `longest` characters.  Raises Refused."""
+    value = message.get(field)
+    if not isinstance(value, str):
+        raise Refused(400, f"{field} is {value!r:.40}, not a text")
+    return value[:longest]
+
+
+def _endpoints(message: Mapping[str, Any], field: str) -> tuple[str, ...]:
+    value = message.get(field)
+    if value is None:
+        return ()
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) > LIST_MAX
+        or not all(isinstance(endpoint, str) and len(endpoint) <= NAME_MAX for endpoint in value)
+    ):
+        raise Refused(400, f"{field} is no list of endpoints")
+    return tuple(value)
+
+
+def _running(message: Mapping[str, Any]) -> dict[str, Any] | None:
+    value = message.get("running")
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not _is_number(value.get("age_s")):
+        raise Refused(400, "running is no map of path and age_s")
+    return {"path": text(value, "path"), "age_s": value["age_s"]}
+
+
+def _sources(message: Mapping[str, Any]) -> dict[int, SourceNews]:
+    found = message.get("sources") or {}
+    if not isinstance(found, dict) or len(found) > SOURCES_MAX:
+        raise Refused(400, "sources is no map by source number")
+    return {_source_number(key): _source_news(key, value) for key, value in found.items()}
+
+
+def _source_number(key: object) -> int:
+    if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10:
+        return int(key)  # some languages' maps have text keys only
+    if _is_count(key):
+        return key
+    raise Refused(400, f"source {key!r:.40} is no source number")
+
+
+def _source_news(key: object, value: object) -> SourceNews:
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) not in (4, 5)
+        or not all(_is_count(part) for part in (*value[:3], *value[4:]))
+        or not isinstance(value[3], bool)
+    ):
+        raise Refused(
+            400, f"source {key!r:.40} has {value!r:.80}, not [watermark, epoch, epoch_start, complete]"
+        )
+    watermark = (int(value[0]), int(value[1]), int(value[2]))
+    return SourceNews(watermark, value[3], int(value[4]) if len(value) == 5 else None)
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INC_MAX
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and abs(value) <= INC_MAX

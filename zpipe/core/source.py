@@ -1,0 +1,192 @@
+"""Sources: positions, watermarks, and how far a source may run ahead of its acks.
+
+Only sources stop for lack of acks.  A partition's watermark is its lowest unsettled position; it is complete
+when it has ended and the watermark stands at the end.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from zpipe.core.limits import Limits
+from zpipe.core.work import Job
+from zpipe.values.paths import Mark, Run
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a source stands: a position, the epoch it is in, and the position at which that epoch began."""
+
+    position: int = 0
+    epoch: int = 0
+    epoch_start: int = 0
+
+
+class Stretch:
+    """Positions sent together; settled when everything derived from them is."""
+
+    __slots__ = ("closed", "first", "n", "nbytes", "partition", "pend", "source")
+
+    def __init__(self, source: Source, partition: Partition, first: int, n: int, nbytes: int) -> None:
+        self.source = source
+        self.partition = partition
+        self.first = first
+        self.n = n
+        self.nbytes = nbytes
+        self.pend = 0
+        self.closed = False
+
+    def settled(self) -> None:
+        self.source.settle(self.partition)
+
+
+@dataclass
+class Partition:
+    """One partition of a source: `at` is what comes next, `starts` the epochs that reach above the watermark."""
+
+    number: int
+    at: Position
+    starts: deque[Position]
+    watermark: int
+    ended: bool = False
+    stretches: deque[Stretch] = field(default_factory=deque)
+    unsettled_bytes: int = 0
+    window: int = 0
+
+    @property
+    def complete(self) -> bool:
+        return self.ended and not self.stretches
+
+    @property
+    def unsettled(self) -> int:
+        return self.at.position - self.watermark
+
+    def mark_of(self) -> Position:
+        """Return the watermark together with the epoch that contains it."""
+        start = self.starts[0]
+        for candidate in self.starts:
+            if candidate.position <= self.watermark:
+                start = candidate
+        return Position(self.watermark, start.epoch, start.position)
+
+
+class Source:
+    """The intake of a source stage: it makes positions instead of receiving runs."""
+
+    def __init__(self, partitions: dict[int, Position], epochs: int, limits: Limits) -> None:
+        self.epochs = epochs
+        self.limits = limits
+        self.partitions = {
+            number: Partition(
+                number, at, deque([Position(at.epoch_start, at.epoch, at.epoch_start)]), at.position,
+                window=limits.source_items,
+            )
+            for number, at in partitions.items()
+        }  # fmt: skip
+        self.bytes_max = limits.source_bytes
+        self.stopping = False
+        self._turn = -1
+
+    def take(self, limit: int) -> Job | None:
+        """Return the next partition that may go on, in turn."""
+        numbers = sorted(self.partitions)
+        for number in [n for n in numbers if n > self._turn] + [n for n in numbers if n <= self._turn]:
+            partition = self.partitions[number]
+            room = self.room(partition)
+            if not partition.ended and room > 0:
+                self._turn = number
+                job = Job(Job.SOURCE, None)
+                job.source = number
+                job.room = min(room, limit)
+                job.epoch = partition.at.epoch
+                return job
+        return None
+
+    def room(self, partition: Partition) -> int:
+        """Return how many positions may be added before acks must come."""
+        if self.unsettled_bytes >= self.bytes_max and self.unsettled_bytes > 0:
+            return 0
+        return partition.window - partition.unsettled
+
+    @property
+    def unsettled_bytes(self) -> int:
+        return sum(p.unsettled_bytes for p in self.partitions.values())
+
+    def made(self, number: int, parts: list[object], nbytes: int) -> tuple[Run, Stretch]:
+        """Give the next positions of a partition to items just made."""
+        return self._next(number, parts, nbytes, None)
+
+    def marked(self, number: int, mark: Mark) -> tuple[Run, Stretch]:
+        """Give the next position of a partition to the end of its epoch, or to its own end."""
+        made = self._next(number, [None], 0, bytes([mark]))
+        partition = self.partitions[number]
+        at = partition.at
+        if mark == Mark.FIN:
+            partition.ended = True
+        else:
+            partition.at = Position(at.position, at.epoch + 1, at.position)
+            partition.starts.append(partition.at)
+        return made
+
+    def _next(self, number: int, parts: list[object], nbytes: int, marks: bytes | None) -> tuple[Run, Stretch]:
+        partition = self.partitions[number]
+        at, n = partition.at, len(parts)
+        stretch = Stretch(self, partition, at.position, n, nbytes)
+        run = Run(number, at.position, (), n, list(parts), epoch=at.epoch, marks=marks)
+        partition.stretches.append(stretch)
+        partition.unsettled_bytes += nbytes
+        partition.at = Position(at.position + n, at.epoch, at.epoch_start)
+        return run, stretch
+
+    def sent(self, stretch: Stretch) -> None:
+        """The outputs of a stretch are in the outlet."""
+        stretch.closed = True
+        if stretch.pend == 0:
+            self.settle(stretch.partition)
+
+    def settle(self, partition: Partition) -> None:
+        """Move the watermark over what is settled."""
+        while partition.stretches and self._is_settled(partition.stretches[0]):
+            stretch = partition.stretches.popleft()
+            partition.watermark = stretch.first + stretch.n
+            partition.unsettled_bytes -= stretch.nbytes
+        while len(partition.starts) > 1 and partition.starts[1].position <= partition.watermark:
+            partition.starts.popleft()
+
+    def _is_settled(self, stretch: Stretch) -> bool:
+        return stretch.closed and stretch.pend == 0
+
+    def done(self, job: Job) -> None:
+        pass
+
+    @property
+    def pressed(self) -> bool:
+        """Tell whether acks are becoming urgent: half of a window is unsettled."""
+        return any(2 * p.unsettled >= p.window for p in self.partitions.values() if p.unsettled) or (
+            2 * self.unsettled_bytes >= self.bytes_max
+        )
+
+    def widen(self, wanted: set[int]) -> bool:
+        """Everything below is quiet and waits for `wanted`: let those partitions run further ahead."""
+        blocked = [
+            p for p in self.partitions.values() if p.number in wanted and not p.ended and self.room(p) <= 0
+        ]
+        for partition in blocked:
+            if partition.window <= partition.unsettled:
+                partition.window *= 2
+            else:
+                self.bytes_max *= 2
+        return bool(blocked)
+
+    def watermarks(self) -> dict[int, tuple[Position, bool]]:
+        """Return (watermark, complete) per partition."""
+        return {n: (p.mark_of(), p.complete) for n, p in self.partitions.items()}
+
+    @property
+    def idle(self) -> bool:
+        return self.take_nothing
+
+    @property
+    def take_nothing(self) -> bool:
+        return all(p.ended or self.room(p) <= 0 for p in self.partitions.values())

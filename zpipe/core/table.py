@@ -1,0 +1,80 @@
+"""The lines of `ps`: the run, its stages, workers and sources."""
+
+from __future__ import annotations
+
+from zpipe.core.members import Member, Members, sources_of
+from zpipe.core.outcomes import Map
+from zpipe.core.progress import Progress
+from zpipe.values.plan import Plan, StagePlan
+
+
+def run_line(plan: Plan, progress: Progress, now_s: float) -> Map:
+    """Return what there is to say of the run as a whole."""
+    started_s = now_s if progress.started_s is None else progress.started_s
+    return {
+        "name": plan.name,
+        "state": progress.state,
+        "stopping": progress.stopping,
+        "started_s": started_s,
+        "age_s": now_s - started_s,
+        "error": progress.error["error"],
+        "error_worker": progress.error["worker"],
+        "detail": progress.error["detail"],
+    }
+
+
+def stage_lines(plan: Plan, members: Members) -> list[Map]:
+    """Return the stages with their counters over all lives; what is no sum is of the living."""
+    return [_stage_line(stage, members) for stage in plan.stages]
+
+
+def worker_lines(members: Members, now_s: float, suspect_s: float) -> list[Map]:
+    """Return the living workers; one that has been silent for `suspect_s` is marked."""
+    return [_worker_line(member, now_s, suspect_s) for member in members]
+
+
+def source_lines(plan: Plan, progress: Progress) -> list[Map]:
+    """Return how far each source has come; its position is unknown until a worker tells it."""
+    return [
+        {
+            "source": number,
+            "name": plan.lane_names[number],
+            "position": progress.positions.get(number),
+            "watermark": watermark[0],
+            "epoch": watermark[1],
+            "complete": number in progress.complete,
+        }
+        for number, watermark in progress.watermarks.items()
+    ]
+
+
+def _stage_line(stage: StagePlan, members: Members) -> Map:
+    living = members.of(stage)
+    return {
+        "name": stage.name,
+        "number": stage.number,
+        "role": stage.role,
+        "workers": len(living),
+        "restarts": members.restarts(stage),
+        "rate": sum(member.rate for member in living),
+        "counters": members.totals(stage),
+    }
+
+
+def _worker_line(member: Member, now_s: float, suspect_s: float) -> Map:
+    silent_s = max(0.0, now_s - member.seen_s)
+    return {
+        "worker": member.name,
+        "inc": member.inc,
+        "stage": member.stage.name,
+        "slot": member.slot,
+        "pid": member.pid,
+        "host": member.host,
+        "supervisor": member.supervisor,
+        "state": "suspect" if silent_s >= suspect_s else member.state if member.announced else "away",
+        "beat_age_s": silent_s,
+        "rate": member.rate,
+        "running": member.running,
+        "sources": sources_of(member.stage, member.slot),
+        "counters": dict(member.counters),
+    }

@@ -1,0 +1,191 @@
+"""The machine of one worker: events with the time go in, actions come out.
+
+Nothing here reads a clock, a socket or chance; the same object lives in the worker's loop and in the
+simulator.  `actions` is emptied by whoever runs it, in order: a save stands before the acks that it covers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zpipe.core.inlet import Inlet
+from zpipe.core.ledger import Ledger
+from zpipe.core.limits import Limits
+from zpipe.core.memory import Memory, Save, Step
+from zpipe.core.outlet import Edge, Link, Outlet, Parent, Peer
+from zpipe.core.source import Position, Source
+from zpipe.core.work import Job
+from zpipe.values.paths import Run
+from zpipe.values.plan import EdgePlan
+from zpipe.wire.frames import Ack, Close, Data, Message, Open, Sync
+
+
+@dataclass(frozen=True)
+class Role:
+    """What the machine needs to know of its stage."""
+
+    inputs: tuple[int, ...]  # edges
+    outputs: Sequence[EdgePlan]
+    memory: bool = False
+    commits: bool = False
+    depths: Mapping[int, int] = field(default_factory=dict)  # of the paths on each lane, for a stage with memory
+    lanes: Sequence[int] = ()
+    hooks: Sequence[int] = ()
+    origins: Mapping[int, int] = field(default_factory=dict)  # lane -> source lane
+    partitions: Mapping[int, tuple[Position, bool]] | None = None  # of a source: (where to begin, complete)
+    epochs: int = 1
+
+
+@dataclass
+class Counters:
+    """Items since the worker's life began: in = done + dropped + dead."""
+
+    arrived: int = 0
+    done: int = 0
+    dropped: int = 0
+    dead: int = 0
+
+
+class Worker:
+    """Links, intake and outlet of one worker; the types are seams for tests that change one rule."""
+
+    outlet_type = Outlet
+    inlet_type = Inlet
+    ledger_type = Ledger
+    memory_type = Memory
+    source_type = Source
+
+    def __init__(self, inc: int, role: Role, limits: Limits) -> None:
+        self.inc = inc
+        self.role = role
+        self.limits = limits
+        self.actions: list[tuple[Any, ...]] = []
+        self.counters = Counters()
+        self.draining = False
+        self.outlet = self.outlet_type([Edge(e.number, e.marked, e.lane_map()) for e in role.outputs], limits)
+        self.intake: Ledger | Memory | Source
+        if role.partitions is not None:
+            self.intake = self._source(role.partitions)
+        elif role.memory:
+            self.intake = self.memory_type(role.depths, role.lanes, role.hooks, self._pass_on, self._unsettled)
+        else:
+            self.intake = self.ledger_type(limits, joins=role.commits)
+        act = self.actions.append
+        self.inlet: Inlet | None = None
+        if not isinstance(self.intake, Source):
+            self.inlet = self.inlet_type(inc, set(role.inputs), limits, self.intake)
+            self.inlet.dial_acks = lambda link: act(("dial_acks", link))
+            self.inlet.send_ack = lambda ack: act(("ack", ack))
+            self.inlet.hang_up = lambda link: act(("hang_up_acks", link))
+        self.outlet.dial = lambda link: act(("dial", link))
+        self.outlet.send = lambda link, seq, out: act(("send", link, seq, out))
+        self.outlet.sync = lambda link: act(("sync", link))
+        self.outlet.hang_up = lambda link: act(("hang_up", link))
+
+    def _source(self, partitions: Mapping[int, tuple[Position, bool]]) -> Source:
+        source = self.source_type({n: at for n, (at, _) in partitions.items()}, self.role.epochs, self.limits)
+        for number, (_, complete) in partitions.items():
+            source.partitions[number].ended = complete
+        return source
+
+    def _pass_on(self, run: Run, step: Step) -> None:
+        if self.outlet.edges:
+            self.outlet.emit(run, (step,))
+
+    def _unsettled(self) -> list[tuple[int, Run]]:
+        return [(out.edge, out.run) for out in self.outlet.unsettled()]
+
+    # -- events -------------------------------------------------------------------------------------
+
+    def roster(self, now_s: float, receivers: list[Peer], senders: set[int]) -> None:
+        """Take in who is at the other end of the edges; the roster is complete and replaces the last one."""
+        self.outlet.roster(now_s, receivers)
+        if self.inlet is not None:
+            self.inlet.roster(senders)
+
+    def received(self, now_s: float, message: Message) -> None:
+        """Take in one message from a peer."""
+        if isinstance(message, Ack):
+            self.outlet.ack(now_s, message)
+        elif self.inlet is None:
+            return
+        elif isinstance(message, Data):
+            self.inlet.data(message)
+        elif isinstance(message, Sync):
+            self.inlet.synced(message)
+        elif isinstance(message, Open):
+            self.inlet.opened(message)
+        elif isinstance(message, Close):
+            self.inlet.closed(message.src, message.gen)
+
+    def lost(self, now_s: float, link: Link) -> None:
+        """A send failed: the link is dead."""
+        self.outlet.lost(now_s, link)
+
+    def tick(self, now_s: float) -> None:
+        """Probe links and dial again; call at least every `sync_s`."""
+        self.outlet.tick(now_s)
+
+    # -- work ---------------------------------------------------------------------------------------
+
+    def take(self, limit: int) -> Job | None:
+        """Return what to call next: nothing while earlier outputs wait for credit."""
+        return None if self.outlet.backlog else self.intake.take(limit)
+
+    def emit(self, run: Run, parent: Parent) -> None:
+        """Send outputs on their way."""
+        if self.outlet.edges:
+            self.outlet.emit(run, (parent,))
+
+    def done(self, job: Job, *, busy_s: float, dropped: int) -> None:
+        """The job's function has returned, and its outputs were emitted."""
+        self.intake.done(job)
+        if job.kind == Job.ITEMS:
+            items = job.n - sum(_marks(run, a, b) for run, a, b in job.stretches)
+            self.counters.arrived += items
+            self.counters.dropped += dropped
+            self.counters.done += items - dropped
+            if self.inlet is not None and items:
+                self.inlet.served(busy_s, items)
+
+    def dispatch(self, now_s: float) -> None:
+        """Send what has credit, and tell the stages below whether a source waits."""
+        source = self.intake if isinstance(self.intake, Source) else None
+        self.outlet.press(now_s, source.pressed if source else self.inlet is not None and self.inlet.pressed)
+        self.outlet.dispatch()
+
+    def flush(self) -> None:
+        """Save and acknowledge what is settled: before sleeping, and now and then under load."""
+        quiet = self.outlet.quiet() and self.intake.idle
+        wanted = self.outlet.wanted() if quiet else set()
+        if isinstance(self.intake, Source):
+            if quiet:
+                self.intake.widen(wanted)
+            return
+        if isinstance(self.intake, Memory):
+            save = self.intake.save()
+            if save is not None:
+                self.actions.append(("save", save))
+                self.intake.written()
+        assert self.inlet is not None
+        own = {self.role.origins.get(lane, lane) for lane in self.intake.wants()} if quiet else set()
+        wants = tuple(sorted(wanted | own))
+        self.inlet.flush(quiet, wants, self.draining)
+
+    def restore(self, save: Save) -> None:
+        """Begin where a save stands: its outputs go out again."""
+        assert isinstance(self.intake, Memory)
+        self.intake.restore(save)
+        for edge, run in save.outs:
+            self.outlet.resend(edge, run)
+
+    @property
+    def pressed(self) -> bool:
+        """Tell whether a source above waits for acks."""
+        return self.inlet is not None and self.inlet.pressed
+
+
+def _marks(run: Run, a: int, b: int) -> int:
+    return 0 if run.marks is None else (b - a) - run.marks[a:b].count(0)

@@ -1,0 +1,478 @@
+"""Runs a stage's code on jobs: calls it item by item and turns what it returns into runs with their paths.
+
+Knows the forms of stages and their hooks; knows no socket, and no clock but the one it is given.  `perform`
+is a generator: it stops wherever the worker should look at its links, and goes on when asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from zpipe.core.memory import Memory
+from zpipe.core.outlet import Parent
+from zpipe.core.source import Source
+from zpipe.core.work import Job
+from zpipe.core.worker import Worker
+from zpipe.processes import failpoints
+from zpipe.processes.blame import Blame
+from zpipe.stages import Grouping, Made, Member
+from zpipe.values.context import Current
+from zpipe.values.errors import StageError, ZpipeError
+from zpipe.values.paths import Mark, Path, Run
+from zpipe.values.plan import StagePlan
+
+
+class Codec(Protocol):
+    """How items become parts of runs, and back."""
+
+    def encode(self, value: Any) -> Any: ...
+    def decode(self, run: Run) -> list[Any]: ...
+
+
+class Committed:
+    """An item as a sink's `commit` gets it."""
+
+    __slots__ = ("epoch", "path", "value")
+
+    def __init__(self, path: str, value: Any, epoch: int) -> None:
+        self.path = path
+        self.value = value
+        self.epoch = epoch
+
+    def __repr__(self) -> str:
+        return f"Committed({self.path!r}, {self.value!r})"
+
+
+class Caller:
+    """The code of one stage in one worker: `target` is the function, the instance, or the source's maker."""
+
+    def __init__(
+        self, stage: StagePlan, target: Any, worker: Worker, codec: Codec, clock: Callable[[], float],
+        current: Current, blame: Blame | None = None,
+    ) -> None:  # fmt: skip
+        self.stage = stage
+        self.target = target
+        self.worker = worker
+        self.codec = codec
+        self.clock = clock
+        self.current = current
+        self.note = blame.note if blame is not None else _note_nothing
+        self.limits = worker.limits
+        self.grouping = target if isinstance(target, Grouping) else None
+        if self.grouping is not None:
+            self.grouping.number = stage.number
+        self.saves_state = "state" in stage.hooks and self.grouping is None
+        self.hook_position = 0  # of the hook lane
+        self.since = 0  # items called since the last checkpoint
+        self.busy_since = 0.0  # seconds of calls since then
+        self.checkpoint_s = 0.0  # what the last one took
+        self.running = False
+        self.sources: dict[int, Iterator[Any]] = {}
+        self._perform: Callable[[Job], Iterator[None]]
+        if stage.role == "source":
+            self._perform = self._source
+        elif self.grouping is not None:
+            self._perform = self._group
+        elif "commit" in stage.hooks:
+            self._perform = self._commit
+        elif stage.form == "split":
+            self._perform = self._split
+        else:
+            self._perform = self._map
+        self.dropped = 0
+        self.busy_s = 0.0  # seconds inside the stage's code
+
+    # -- jobs ---------------------------------------------------------------------------------------
+
+    @property
+    def limit(self) -> int:
+        """Return how many items the next job may hold."""
+        if self.grouping is not None:
+            return self.grouping.room
+        if self.saves_state:
+            return max(1, min(self.limits.frame_items, (self.stage.checkpoint or self.limits.frame_items) - self.since))
+        return self.limits.frame_items
+
+    def perform(self, job: Job) -> Iterator[None]:
+        """Run the job; yields when the worker should look at its links."""
+        self.dropped = 0
+        began, busy = self.clock(), self.busy_s
+        try:
+            if job.kind == Job.EPOCH:
+                yield from self._epoch_end(job)
+            elif job.kind == Job.FINISH:
+                yield from self._finish(job)
+            else:
+                yield from self._perform(job)
+        finally:
+            self.running = False
+        busy = self.busy_s - busy or self.clock() - began
+        self.worker.done(job, busy_s=busy, dropped=self.dropped)
+        self.busy_since += busy
+        self.since += job.n
+        if isinstance(self.worker.intake, Memory):
+            self._close_step(self.worker.intake, job)
+
+    def _close_step(self, memory: Memory, job: Job) -> None:
+        if self.grouping is not None:
+            if self.grouping.can_save:
+                state = self.grouping.state()
+                memory.close_step([self.hook_position, None if state is None else self.codec.encode(state)])
+        elif not self.saves_state:
+            memory.close_step([self.hook_position, None])
+        elif memory.over or (self.stage.checkpoint and self.since >= self.stage.checkpoint):
+            self.checkpoint(memory)
+
+    def idle(self) -> None:
+        """Nothing is to be called: when a source above waits for acks, save what this stage holds them for."""
+        memory = self.worker.intake
+        if self.saves_state and isinstance(memory, Memory) and self.since and self.worker.pressed:
+            self.checkpoint(memory)
+
+    def checkpoint(self, memory: Memory) -> None:
+        """Close a step with the state of the stage; its outputs so far go into the save."""
+        if memory.may_close:
+            state = self.codec.encode(self._call(lambda: self.target.state(), "state"))
+            memory.close_step([self.hook_position, state], keeps_outs=True)
+            self.since, self.busy_since = 0, 0.0
+
+    def restore(self, state: Any) -> None:
+        """Put the stage where a save stands."""
+        self.hook_position, part = state
+        if part is not None:
+            value = thaw(self.codec.decode(Run(0, 0, (), 1, [part]))[0])
+            self._call(lambda: self.target.restore(value), "restore")
+
+    def _values(self, run: Run) -> list[Any]:
+        if run.values is None:
+            run.values = self.codec.decode(run)
+        return run.values
+
+    # -- forms --------------------------------------------------------------------------------------
+
+    def _map(self, job: Job) -> Iterator[None]:
+        target, current, clock = self.target, self.current, self.clock
+        encode, note, sink = self.codec.encode, self.note, not self.stage.outputs
+        parent = job.parent
+        assert parent is not None
+        for run, a, b in job.stretches:
+            values, marks = self._values(run), run.marks
+            start, parts, kinds, nbytes = a, [], bytearray(), 0
+            current.run = run
+            began = since = clock()
+            for k in range(a, b):
+                if marks is not None and marks[k]:
+                    parts.append(None)
+                    kinds.append(marks[k])
+                    continue
+                current.index = k
+                note(run, k)
+                try:
+                    result = target(values[k])
+                except Exception as error:
+                    raise self._failed(error, run, k) from error
+                if sink:
+                    continue
+                if result is None:
+                    self.dropped += 1
+                    parts.append(None)
+                    kinds.append(Mark.TOMB)
+                    continue
+                part = self._encode(encode, result, run, k)
+                parts.append(part)
+                kinds.append(0)
+                nbytes += part.nbytes
+                now = clock()
+                if k + 1 < b and (nbytes >= self.limits.frame_bytes or now - began >= self.limits.frame_s):
+                    self.worker.emit(run.like(start, parts, bytes(kinds) if any(kinds) else None), parent)
+                    start, parts, kinds, nbytes = k + 1, [], bytearray(), 0
+                    self.busy_s += now - since
+                    yield
+                    began = since = clock()
+                    current.run = run
+            self.busy_s += clock() - since
+            if parts:
+                self.worker.emit(run.like(start, parts, bytes(kinds) if any(kinds) else None), parent)
+            run.values = None if b == run.n else run.values
+
+    def _split(self, job: Job) -> Iterator[None]:
+        assert job.parent is not None
+        for run, a, b in job.stretches:
+            values = self._values(run)
+            for k in range(a, b):
+                if run.mark(k):
+                    self.worker.emit(run.like(k, [None], bytes([run.mark(k)])), job.parent)
+                    continue
+                self.current.run, self.current.index = run, k
+                self.note(run, k)
+                since = self.clock()
+                path = run.path(k)
+                joiner = Joiner(self, job.parent)
+                children = self._started(lambda: self.target(values[k]), run, k)
+                i = 0
+                for child in self._guarded(children, run, k):
+                    if child is None:
+                        continue
+                    part = self._encode(self.codec.encode, child, run, k)
+                    joiner.add((*path, i), run.digest, run.epoch, 0, part)
+                    i += 1
+                    if joiner.full:
+                        joiner.flush()
+                        self.busy_s += self.clock() - since
+                        yield
+                        since = self.clock()
+                        self.current.run, self.current.index = run, k
+                joiner.add((*path, i), run.digest, run.epoch, Mark.END, None)
+                joiner.flush()
+                self.busy_s += self.clock() - since
+                yield
+
+    def _group(self, job: Job) -> Iterator[None]:
+        assert job.parent is not None and self.grouping is not None
+        since = self.clock()
+        joiner = Joiner(self, job.parent)
+        for run, a, b in job.stretches:
+            values = self._values(run)
+            self.current.run = run
+            for k in range(a, b):
+                self.current.index = k
+                member = Member(run.path(k), run.digest, run.epoch, values[k])
+                self._send(joiner, self._guarded(self.grouping.add(member), run, k))
+        joiner.flush()
+        self.busy_s += self.clock() - since
+        yield
+
+    def _send(self, joiner: Joiner, made: Iterable[Made]) -> None:
+        for entry in made:
+            part = None if entry.mark else self.codec.encode(entry.value)
+            joiner.add(entry.path, entry.digest, entry.epoch, entry.mark, part)
+
+    def _commit(self, job: Job) -> Iterator[None]:
+        items = []
+        names = self.current.lane_names
+        for run, a, b in job.stretches:
+            values = self._values(run)
+            for k in range(a, b):
+                if not run.mark(k):
+                    items.append(Committed(run.text(names, k), values[k], run.epoch))
+        run, k, _ = job.stretches[0]
+        self.current.run, self.current.index = run, k
+        since = self.clock()
+        if items:
+            self.note(run, k)
+            try:
+                self.target.commit(items)
+            except Exception as error:
+                raise self._failed(error, run, k) from error
+            failpoints.hit("committed")
+        self.busy_s += self.clock() - since
+        return
+        yield
+
+    # -- sources ------------------------------------------------------------------------------------
+
+    def _source(self, job: Job) -> Iterator[None]:
+        source = self.worker.intake
+        assert isinstance(source, Source)
+        partition = source.partitions[job.source]
+        if source.stopping or partition.at.epoch >= self.stage.epochs:
+            self._made(source, *source.marked(job.source, Mark.FIN))
+            return
+        iterator = self.sources.get(job.source)
+        if iterator is None:
+            iterator = self.sources[job.source] = self._begin(source, job.source)
+        parts: list[Any] = []
+        nbytes = 0
+        began = self.clock()
+        ended = False
+        position = partition.at.position
+        here = Run(job.source, position, (), 1, None, epoch=partition.at.epoch)
+        self.current.run, self.current.index = here, 0
+        room_bytes = min(self.limits.frame_bytes, max(1, source.bytes_max - source.unsettled_bytes))
+        while len(parts) < job.room:
+            here.position = position + len(parts)
+            try:
+                item = next(iterator)
+            except StopIteration:
+                ended = True
+                break
+            except Exception as error:
+                raise self._failed(error, here, 0) from error
+            part = self._encode(self.codec.encode, item, here, 0)
+            parts.append(part)
+            nbytes += part.nbytes
+            if nbytes >= room_bytes or self.clock() - began >= self.limits.frame_s:
+                break
+        self.busy_s += self.clock() - began
+        if parts:
+            self._made(source, *source.made(job.source, parts, nbytes))
+            self.worker.counters.arrived += len(parts)
+            self.worker.counters.done += len(parts)
+        if ended:
+            del self.sources[job.source]
+            self._made(source, *source.marked(job.source, Mark.EPOCH))
+        return
+        yield
+
+    def _begin(self, source: Source, number: int) -> Iterator[Any]:
+        """Begin an epoch of a partition where it was left: by its `start`, or by leaving out what was made."""
+        partition = source.partitions[number]
+        skip = partition.at.position - partition.at.epoch_start
+        here = Run(number, partition.at.epoch_start, (), 1, None, epoch=partition.at.epoch)
+        self.current.run, self.current.index = here, 0
+        if self.stage.replay == "seek":
+            here.position = partition.at.position
+            return iter(self.target(start=skip))
+        iterator = iter(self.target())
+        for k in range(skip):
+            here.position = partition.at.epoch_start + k
+            if next(iterator, iterator) is iterator:
+                raise StageError(
+                    f"source {self.stage.name!r} ended after {k} items of epoch {here.epoch} where it made {skip} before: "
+                    "a source that is replayed must make the same items again, or say replay = 'no'"
+                )
+        return iterator
+
+    def _made(self, source: Source, run: Run, stretch: Any) -> None:
+        if run.marks is None or self.worker.outlet.marked:
+            self.worker.emit(run, stretch)
+        source.sent(stretch)
+
+    # -- boundaries ---------------------------------------------------------------------------------
+
+    def _epoch_end(self, job: Job) -> Iterator[None]:
+        assert job.parent is not None
+        if self.grouping is not None:
+            return
+        hook = getattr(self.target, "epoch_end", None)
+        yield from self._hook(job.parent, hook and (lambda: hook(job.epoch)), "epoch_end", job.epoch, Mark.EPOCH)
+
+    def _finish(self, job: Job) -> Iterator[None]:
+        assert job.parent is not None
+        if self.grouping is not None:
+            joiner = Joiner(self, job.parent)
+            self._send(joiner, self.grouping.flush())
+            joiner.flush()
+            return
+        hook = getattr(self.target, "finish", None)
+        yield from self._hook(job.parent, hook, "finish", job.epoch, Mark.FIN)
+
+    def _hook(
+        self, parent: Parent, hook: Callable[[], Any] | None, name: str, epoch: int, mark: Mark
+    ) -> Iterator[None]:
+        """Call a hook; what it makes are positions of the stage's own lane."""
+        lane = self.stage.hook_lane
+        made = self._call(hook, name) if hook is not None else None
+        if lane is None:
+            if made is not None and hasattr(made, "__next__"):
+                for _ in made:
+                    pass
+            return
+        items = made if hasattr(made, "__next__") else () if made is None else (made,)
+        joiner = Joiner(self, parent)
+        for item in items:
+            joiner.add((lane, self.hook_position), 0, epoch, 0, self.codec.encode(item))
+            self.hook_position += 1
+            if joiner.full:
+                joiner.flush()
+                yield
+        joiner.add((lane, self.hook_position), 0, epoch, mark, None)
+        self.hook_position += 1
+        joiner.flush()
+
+    # -- failures -----------------------------------------------------------------------------------
+
+    def _call(self, hook: Callable[[], Any], name: str) -> Any:
+        try:
+            return hook()
+        except ZpipeError:
+            raise
+        except Exception as error:
+            raise StageError(f"stage {self.stage.name!r} raised {type(error).__name__} in {name}: {error}") from error
+
+    def _started(self, call: Callable[[], Iterator[Any]], run: Run, k: int) -> Iterator[Any]:
+        try:
+            return iter(call())
+        except Exception as error:
+            raise self._failed(error, run, k) from error
+
+    def _guarded(self, iterator: Iterator[Any], run: Run, k: int) -> Iterator[Any]:
+        try:
+            yield from iterator
+        except Exception as error:
+            raise self._failed(error, run, k) from error
+
+    def _encode(self, encode: Callable[[Any], Any], value: Any, run: Run, k: int) -> Any:
+        try:
+            return encode(value)
+        except ZpipeError as error:
+            raise self._failed(error, run, k) from error
+
+    def _failed(self, error: Exception, run: Run, k: int) -> StageError:
+        where = f"stage {self.stage.name!r} at {run.text(self.current.lane_names, k)}"
+        if isinstance(error, ZpipeError):
+            return StageError(f"{where}: {error}")
+        return StageError(f"{where} raised {type(error).__name__}: {error}")
+
+
+def _note_nothing(run: Run, index: int) -> None:
+    pass
+
+
+def thaw(value: Any) -> Any:
+    """Return a decoded state whose arrays may be written to."""
+    if isinstance(value, dict):
+        return {key: thaw(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [thaw(x) for x in value]
+    return value.copy() if getattr(value, "shape", ()) else value
+
+
+class Joiner:
+    """Joins outputs whose paths follow each other into runs, within the bounds of a frame."""
+
+    def __init__(self, caller: Caller, parent: Parent) -> None:
+        self.worker = caller.worker
+        self.limits = caller.limits
+        self.marked = self.worker.outlet.marked
+        self.parent = parent
+        self.first: Path = ()
+        self.last: Path = ()
+        self.name: tuple[int, int] = (0, 0)  # digest, epoch
+        self.parts: list[Any] = []
+        self.kinds = bytearray()
+        self.nbytes = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self.parts) >= self.limits.frame_items or self.nbytes >= self.limits.frame_bytes
+
+    def add(self, path: Path, digest: int, epoch: int, mark: int, part: Any) -> None:
+        """Append an output; what does not follow the last one begins a run of its own."""
+        if mark and not self.marked:
+            return
+        if self.parts and (self.full or self.name != (digest, epoch) or not self._follows(path)):
+            self.flush()
+        if not self.parts:
+            self.first, self.name = path, (digest, epoch)
+        self.last = path
+        self.parts.append(part)
+        self.kinds.append(mark)
+        self.nbytes += 0 if part is None else part.nbytes
+
+    def _follows(self, path: Path) -> bool:
+        last = self.last
+        return path[:-1] == last[:-1] and path[-1] == last[-1] + 1
+
+    def flush(self) -> None:
+        """Send what has been joined."""
+        if self.parts:
+            lane, position, *elements = self.first
+            kinds = bytes(self.kinds)
+            run = Run(
+                lane, position, tuple(elements), len(self.parts), self.parts, epoch=self.name[1],
+                digest=self.name[0], marks=kinds if any(kinds) else None,
+            )  # fmt: skip
+            self.worker.emit(run, self.parent)
+            self.parts, self.kinds, self.nbytes = [], bytearray(), 0

@@ -1,0 +1,83 @@
+"""Questions to the registry, from one who asks now and then and waits for the answer.
+
+Knows that an answer may need several tries; refuses to know what is asked.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from zpipe.transport import sockets
+from zpipe.values.errors import ProtocolError, RegistryError
+from zpipe.wire import control as wire
+
+Map: TypeAlias = dict[str, Any]
+
+REQUEST_S = 0.5  # an unanswered request is repeated after this
+
+
+class Client:
+    """One who asks the registry and waits: the command line, a test."""
+
+    def __init__(self, registry: str) -> None:
+        self.registry = registry
+        self._ctx = sockets.context()
+        try:
+            self._dealer = sockets.dealer(self._ctx, registry)
+        except RegistryError:
+            sockets.end(self._ctx)
+            raise
+        self._rids = itertools.count(1)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def request(self, message: Mapping[str, Any], timeout_s: float) -> Map:
+        """Ask until the registry answers, and return the answer.  Raises RegistryError."""
+        rid = next(self._rids)
+        payload = wire.encode({**message, "rid": rid})
+        now_s = time.monotonic()
+        deadline_s, due_s = now_s + timeout_s, now_s
+        sent = False
+        while now_s < deadline_s:
+            if now_s >= due_s:
+                sent = sockets.ask(self._dealer, payload)
+                due_s = now_s + REQUEST_S
+            until_s = min(due_s, deadline_s)
+            ready = self._dealer.poll(int((until_s - now_s) * 1000) + 1, sockets.IN if sent else sockets.OUT)
+            if ready and not sent:
+                due_s = now_s
+            while (frames := sockets.receive(self._dealer)) is not None:
+                try:
+                    answer = wire.decode(frames[0])
+                except ProtocolError:
+                    continue
+                if answer.get("rid") == rid and answer.get("t") != message.get("t"):
+                    return checked(answer)
+            now_s = time.monotonic()
+        raise nobody(self.registry, timeout_s)
+
+    def close(self) -> None:
+        """Hang up."""
+        sockets.end(self._ctx)
+
+
+def checked(answer: Map) -> Map:
+    """Return an answer, or raise what it refuses as RegistryError."""
+    if answer.get("t") == "ERR":
+        raise RegistryError(str(answer.get("text")), int(answer.get("code", 0)))
+    return answer
+
+
+def nobody(registry: str, timeout_s: float) -> RegistryError:
+    """Say that nobody answers."""
+    return RegistryError(
+        f"no registry answers at {registry} within {timeout_s:g} s: "
+        "start one with `zpipe registry` or check the address"
+    )

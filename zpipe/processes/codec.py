@@ -1,0 +1,22 @@
+"""How items travel between real processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zpipe.values.paths import Run
+from zpipe.wire.body import Encoded, decode_item, decode_run, encode_item
+
+
+class WireCodec:
+    """Items as msgpack with arrays, as `zpipe.wire.body` writes them."""
+
+    def encode(self, value: Any) -> Encoded:
+        """Encode one item.  Raises EncodeError."""
+        return encode_item(value)
+
+    def decode(self, run: Run) -> list[Any]:
+        """Decode the items of a run, None where a mark stands.  Raises ProtocolError."""
+        if run.parts is None:
+            return decode_run(run)
+        return [None if part is None else decode_item(part) for part in run.parts]

@@ -1,0 +1,62 @@
+"""The command lines and environments of the processes that a launcher or a thin parent starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import zpipe
+from zpipe.core.members import worker_name
+from zpipe.processes.chaos import REGISTRY
+from zpipe.processes.runfolder import RunFolder
+from zpipe.processes.supervisor import Program
+from zpipe.values.plan import StagePlan
+
+
+def registry(
+    folder: RunFolder, address_file: Path, sockets_dir: Path, transport: str
+) -> Callable[[str], Program]:
+    """Return what makes the registry's program for the address it is to bind."""
+
+    def program(bind: str) -> Program:
+        argv = (
+            sys.executable, "-m", "zpipe.processes.registry", "--run-folder", str(folder.path), 
+            "--bind", bind, "--address-file", str(address_file), "--sockets-dir", str(sockets_dir),
+            "--transport", transport, "--parent", str(os.getpid()),
+        )  # fmt: skip
+        return Program(REGISTRY, argv, _environment({}), folder.log(REGISTRY))
+
+    return program
+
+
+def worker(stage: StagePlan, number: int, address: str, folder: RunFolder) -> Program:
+    """Return the program of a stage's worker; its output goes into the run folder."""
+    name = worker_name(stage, number)
+    argv = worker_argv(stage.name, address, folder.blame_file(name), slot=number)
+    return Program(
+        name, argv, worker_environment(stage.name, stage.env), folder.log(name), folder.blame_file(name)
+    )
+
+
+def worker_argv(stage: str, address: str, blame: Path, *, slot: int | None = None) -> tuple[str, ...]:
+    """Return a worker's command line, which names its stage; without a slot the registry gives it one."""
+    slot_argv = () if slot is None else ("--slot", str(slot))
+    return (
+        sys.executable, "-m", "zpipe.processes.worker", stage, "--registry", address, *slot_argv,
+        "--blame", str(blame), "--parent", str(os.getpid()),
+    )  # fmt: skip
+
+
+def worker_environment(stage: str, env: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment with the stage's on top."""
+    return _environment({**env, "ZPIPE_WORKER": stage})
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    env = {**os.environ, "PYTHONUNBUFFERED": "1", **more}
+    home = Path(zpipe.__file__).resolve().parent.parent
+    if "site-packages" not in home.parts:  # a checkout that is not installed must be found from any directory
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(home), env.get("PYTHONPATH", ""))))
+    return env

@@ -1,0 +1,123 @@
+"""Keep workers alive in step with their registry: it hears of each death before the next life begins.
+
+Knows what to tell and when to give up; processes are the supervisor's, the state of the run the registry's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zpipe.processes import deaths
+from zpipe.processes.chaos import REGISTRY
+from zpipe.processes.dialogue import Asked, Dialogue
+from zpipe.processes.supervisor import EXIT_DONE, EXIT_FAILED, Death, Slot, Supervisor
+from zpipe.processes.tally import Tally
+from zpipe.values.plan import StagePlan
+
+ABSENT_S = 2.0  # for one that was declared dead, stopped perhaps, to notice and leave
+
+OnEvent = Callable[[str, str], None]  # kind (start, restart, chaos, warning) and one line
+
+
+class Crew:
+    """The workers of one supervisor.  `stages` names the plan of each, where it is known."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        registry: Dialogue,
+        tally: Tally,
+        stages: Mapping[str, StagePlan],
+        on_event: OnEvent,
+    ) -> None:
+        self.failed: list[str] = []  # workers that exited 1 or were given up
+        self._supervisor = supervisor
+        self._registry = registry
+        self._tally = tally
+        self._stages = stages
+        self._event = on_event
+        self._settled: dict[str, int] = {}  # by the dead lives of each slot
+        self._returning: dict[str, float] = {}  # seconds to wait once the registry knows
+        self._left: dict[str, tuple[Death, float]] = {}  # exited 0 or 1 at that time
+        self._absent: dict[int, float] = {}  # pids the registry no longer knows, since when
+        self._over = False
+
+    def died(self, death: Death, now_s: float, *, by_chaos: bool = False) -> None:
+        """Tell the registry of a death, and see to the next life; chaos counts against nobody."""
+        name = death.slot.name
+        self._settled[name] = self._settled.get(name, 0) + self._tally.settled(death.pid)
+        self._absent.pop(death.pid, None)
+        self._registry.ask("DIED", now_s, **deaths.fields(death), **self._tally.inc(death.pid))
+        self._tally.forget(death.pid)
+        if death.status in (EXIT_DONE, EXIT_FAILED):
+            self._left[name] = (death, now_s)  # the next table says whether it was right to
+            if death.status == EXIT_FAILED:
+                self.failed.append(name)
+        elif not self._over:
+            self._lost(death, now_s, by_chaos=by_chaos)
+
+    def answered(self, asked: Asked) -> None:
+        """Let a worker return whose death the registry has heard of."""
+        name = asked.message.get("worker", "")
+        if asked.message["t"] == "DIED" and name in self._returning and not self._over:
+            self._supervisor.restart(self._supervisor.slots[name], self._returning.pop(name))
+
+    def look(self, table: Mapping[str, Any], asked_s: float, now_s: float) -> list[Death]:
+        """Compare with the registry's table; return who exited 1 without a word to it."""
+        if table["state"] != "running":
+            self.dismiss()
+            return []
+        early = [death for death, left_s in self._left.values() if left_s < asked_s]
+        for death in early:
+            del self._left[death.slot.name]
+            if death.status == EXIT_DONE:
+                self._lost(death, now_s, by_chaos=False)
+        if not table.get("recovering"):
+            self._end_declared_dead(now_s)
+        return [death for death in early if death.status == EXIT_FAILED]
+
+    def dismiss(self) -> None:
+        """Let nobody return: the run is over."""
+        self._over = True
+        for slot in self._workers():
+            self._supervisor.stop(slot)
+
+    def fail(self, why: str, now_s: float) -> None:
+        """End the run."""
+        self._registry.ask("FAIL", now_s, why=why)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Tell whether a dead worker may still return."""
+        return bool(self._returning or self._left) and not self._over
+
+    def _lost(self, death: Death, now_s: float, *, by_chaos: bool) -> None:
+        name = death.slot.name
+        stage = self._stages.get(name)
+        stage_name = stage.name if stage else name.partition("#")[0]
+        fatal = deaths.why_fatal(stage, death) if stage else None
+        if by_chaos:
+            delay_s: float | None = 0.0
+        else:
+            delay_s = death.slot.restarts.died(self._settled[name])
+        if fatal or delay_s is None:
+            self.failed.append(name)
+            self.fail(fatal or deaths.why_given_up(stage_name, death), now_s)
+            return
+        self._event("chaos" if by_chaos else "restart", f"{name} {death.how}{deaths.during(death)}")
+        if self._registry.asking("DIED", worker=name):
+            self._returning[name] = delay_s
+        else:
+            self._supervisor.restart(death.slot, delay_s)
+
+    def _end_declared_dead(self, now_s: float) -> None:
+        for slot in self._workers():
+            if slot.pid is None or not self._tally.is_gone(slot.pid):
+                self._absent.pop(slot.pid or 0, None)
+            elif now_s - self._absent.setdefault(slot.pid, now_s) >= ABSENT_S:
+                self._event("warning", f"{slot.name} was silent for too long and is started anew")
+                self._supervisor.kill(slot)
+
+    def _workers(self) -> list[Slot]:
+        return [slot for slot in self._supervisor.slots.values() if slot.name != REGISTRY]

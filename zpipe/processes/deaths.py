@@ -1,0 +1,48 @@
+"""What the death of a worker means for the run, in words and for the registry."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from zpipe.processes.supervisor import GIVE_UP_DEATHS, Death, last_line
+from zpipe.values.plan import StagePlan
+
+
+def fields(death: Death) -> dict[str, Any]:
+    """Return what the registry is told of a death."""
+    how = {"signal": -death.status} if death.status < 0 else {"exit": death.status}
+    return {
+        "pid": death.pid,
+        "host": socket.gethostname(),
+        "worker": death.slot.name,
+        "blame": death.running,
+        **how,
+    }
+
+
+def why_fatal(stage: StagePlan, death: Death) -> str | None:
+    """Return why the run cannot go on after this death, None when it can."""
+    what = f"stage {stage.name!r}: worker {death.slot.name} was lost ({death.how}{during(death)})"
+    if stage.role == "source" and stage.replay == "no":
+        return (
+            f'{what} and with replay = "no" it cannot make its items again: make it repeatable and use "skip"'
+        )
+    if stage.loses_state:
+        return f"{what} with what it had accumulated: give its class state() and restore(state)"
+    return None
+
+
+def why_given_up(stage: str, death: Death) -> str:
+    """Return the line of a slot that keeps dying."""
+    log = death.slot.program.log
+    said = f": its output is in {log}" if log and last_line(log) else ""
+    return (
+        f"stage {stage!r}: worker {death.slot.name} died {GIVE_UP_DEATHS} times in a row "
+        f"without settling an input, the last time {death.how}{during(death)}{said}"
+    )
+
+
+def during(death: Death) -> str:
+    """Say what was running, with a space in front; nothing when unknown."""
+    return f" while running {death.running}" if death.running else ""

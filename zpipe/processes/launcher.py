@@ -1,0 +1,285 @@
+"""Run a pipeline on this machine: its registry, one fresh process per worker, and the end.
+
+Starts, watches and reports; what follows from the death of a worker is the crew's to know.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from zpipe.core.members import capacity
+from zpipe.core.progress import OVER
+from zpipe.processes import commands
+from zpipe.processes.chaos import REGISTRY, Chaos
+from zpipe.processes.crew import Crew, OnEvent
+from zpipe.processes.dialogue import Dialogue, Message
+from zpipe.processes.interrupts import Interrupts
+from zpipe.processes.prepare import prepare
+from zpipe.processes.report import DONE, FAILED, INTERRUPTED, Report
+from zpipe.processes.runfolder import LiveRun, RunFolder, announce, make_sockets_dir, remove_sockets_dir
+from zpipe.processes.supervisor import GIVE_UP_DEATHS, Death, Program, Supervisor, last_line
+from zpipe.processes.tally import Tally
+from zpipe.values.errors import RunError
+from zpipe.values.pipeline import Pipeline
+from zpipe.values.plan import Plan, StagePlan
+
+ANY_PORT = "tcp://127.0.0.1:0"
+LOOK_S = 0.25  # how often the registry is asked for its table
+EXIT_GRACE_S = 5.0  # for workers to leave once the run is over
+INTERRUPTED_GRACE_S = 1.0  # and when the user asked twice
+REGISTRY_START_S = 20.0
+REGISTRY_END_S = 2.0
+LONG_CALL_S = 30.0  # a call that takes longer is worth one warning
+LAST_WORDS = {"done": DONE, "interrupted": INTERRUPTED, "failing": FAILED, "failed": FAILED}
+
+WorkerProgram = Callable[[StagePlan, int, str, RunFolder], Program]
+Progress = Callable[[Mapping[str, Any]], None]  # takes the registry's table
+
+_log = logging.getLogger("zpipe")
+
+
+class Launcher:
+    """One run from start to end; `run` may be called once."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        *,
+        transport: str = "auto",
+        bind: str = ANY_PORT,
+        with_workers: bool = True,
+        worker: WorkerProgram = commands.worker,
+        chaos: Chaos | None = None,
+        progress: Progress | None = None,
+        on_event: OnEvent | None = None,
+    ) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.bind = bind
+        self.transport = transport
+        self.address = ""
+        self._with_workers = with_workers
+        self._worker_program = worker
+        self._chaos = chaos
+        self._progress = progress or (lambda table: None)
+        self._event = on_event or log_event
+        self._supervisor = Supervisor()
+        self._interrupts = Interrupts()
+        self._tally = Tally()
+        self._stages: dict[str, StagePlan] = {}  # by worker
+        self._chaos_pids: set[int] = set()
+        self._warned: set[tuple[str, str]] = set()
+        self._next_look_s = 0.0
+        self._signals = 0
+        self._state = ""  # DONE, FAILED or INTERRUPTED once decided
+        self._error = self._detail = ""
+        self._is_final = False  # by the registry's word
+        self._over_s = float("inf")  # when the last workers are ended by force
+
+    def run(self) -> Report:
+        """Run to the end and return the report, also of a run that failed or was interrupted.
+
+        Raises RunError when it could not start.
+        """
+        started_s = time.monotonic()
+        with ExitStack() as stack:
+            sockets_dir = make_sockets_dir()
+            stack.callback(remove_sockets_dir, sockets_dir)
+            stack.enter_context(self._supervisor)
+            stack.enter_context(self._interrupts)
+            self._start_registry(sockets_dir)
+            self._registry = stack.enter_context(Dialogue(self.address))
+            self._crew = Crew(self._supervisor, self._registry, self._tally, self._stages, self._event)
+            note = announce(LiveRun(self.plan.name, self.address, os.getpid(), str(self.folder.path)))
+            stack.callback(note.unlink, missing_ok=True)
+            self._event("start", f"{self.plan.name}: registry {self.address}, run folder {self.folder.path}")
+            if self._chaos:
+                self._event("start", f"chaos: one kill in {self._chaos.every_s:g} s, seed {self._chaos.seed}")
+            if self._with_workers:
+                self._start_workers()
+            while not self._is_over(time.monotonic()):
+                self._turn()
+            self._end_registry()
+        report = self._report(time.monotonic() - started_s)
+        self.folder.write("report.json", report.to_dict())
+        return report
+
+    def pids(self) -> dict[str, int]:
+        """Return the process ids of the registry and the workers that run now, by name."""
+        return {slot.name: slot.pid for slot in self._supervisor.slots.values() if slot.pid}
+
+    def _start_registry(self, sockets_dir: Path) -> None:
+        found = self.folder.path / "registry.address"
+        self._registry_command = commands.registry(self.folder, found, sockets_dir, self.transport)
+        slot = self._supervisor.add(self._registry_command(self.bind))
+        deadline_s = time.monotonic() + REGISTRY_START_S
+        while not (address := found.read_text().strip() if found.exists() else ""):
+            if self._supervisor.step(0.01) or time.monotonic() > deadline_s:
+                why = last_line(slot.program.log).removeprefix("zpipe: ") or f"see {slot.program.log}"
+                raise RunError(f"the registry did not start: {why}")
+        self.address = address
+        slot.program = self._registry_command(address)  # its next life is found at the same place
+
+    def _start_workers(self) -> None:
+        for stage in self.plan.stages:
+            most = capacity(stage)
+            for slot in range(stage.workers if most is None else min(stage.workers, most)):
+                program = self._worker_program(stage, slot, self.address, self.folder)
+                self._stages[program.name] = stage
+                self._supervisor.add(program)
+
+    def _turn(self) -> None:
+        now_s = time.monotonic()
+        wait_s = max(0.0, self._next_look_s - now_s)
+        if self._chaos:
+            wait_s = min(wait_s, self._chaos.wait_s(now_s))
+        for death in self._supervisor.step(wait_s, self._registry.fileno(), self._interrupts.fileno()):
+            self._died(death)
+        now_s = time.monotonic()
+        self._heed_interrupts(now_s)
+        if now_s >= self._next_look_s:
+            self._next_look_s = now_s + LOOK_S
+            self._tally.measure(self._supervisor.slots.values(), now_s)
+            if not self._registry.asking("PS"):
+                self._registry.ask("PS", now_s)
+        for asked, reply in self._registry.turn(now_s):
+            self._crew.answered(asked)
+            if reply.get("t") == "TABLE":
+                self._look(reply, asked.asked_s, now_s)
+        if self._chaos and self._chaos.due(now_s) and not (self._state or self._signals):
+            self._wreak(self._chaos)
+
+    def _look(self, table: Message, asked_s: float, now_s: float) -> None:
+        self._tally.see(table)
+        self._progress(table)
+        self._warn_of_long_calls(table)
+        for death in self._crew.look(table, asked_s, now_s):
+            said = last_line(death.slot.program.log).removeprefix("zpipe: ")
+            self._crew.fail(f"{death.slot.name} failed: {said}", now_s)
+        self._is_final = table["state"] in OVER
+        if table["state"] in LAST_WORDS and not self._state:
+            self._error, self._detail = table["error"], table["detail"]
+            self._end(LAST_WORDS[table["state"]], now_s, EXIT_GRACE_S)
+
+    def _end(self, state: str, now_s: float, grace_s: float) -> None:
+        self._state = state
+        self._over_s = now_s + grace_s
+        self._crew.dismiss()
+
+    def _is_over(self, now_s: float) -> bool:
+        if not self._state:
+            return False
+        gone = all(self._supervisor.slots[name].ended for name in self._stages)
+        return (gone and self._is_final) or now_s >= self._over_s
+
+    def _died(self, death: Death) -> None:
+        now_s = time.monotonic()
+        by_chaos = death.pid in self._chaos_pids
+        self._chaos_pids.discard(death.pid)
+        if death.slot.name != REGISTRY:
+            self._crew.died(death, now_s, by_chaos=by_chaos)
+            self._next_look_s = now_s
+            return
+        delay_s = 0.0 if by_chaos else death.slot.restarts.died(self._tally.settled())
+        if delay_s is None:
+            said = last_line(death.slot.program.log).removeprefix("zpipe: ")
+            self._error = f"the registry died {GIVE_UP_DEATHS} times in a row, at last {death.how}: {said}"
+            self._end(FAILED, now_s, 0.0)
+            return
+        self._event("chaos" if by_chaos else "restart", f"{REGISTRY} {death.how}")
+        self._supervisor.restart(death.slot, delay_s)
+
+    def _heed_interrupts(self, now_s: float) -> None:
+        count = self._interrupts.taken()
+        while self._signals < count:
+            self._signals += 1
+            if self._signals == 1:
+                self._event("warning", "interrupted: finishing what is under way; again to stop now")
+                self._registry.ask("STOP", now_s)
+            elif self._signals == 2:
+                self._crew.fail("interrupted", now_s)
+                self._error = "interrupted"
+                self._end(INTERRUPTED, now_s, INTERRUPTED_GRACE_S)
+            else:
+                for slot in self._supervisor.slots.values():
+                    self._supervisor.kill(slot)
+
+    def _warn_of_long_calls(self, table: Message) -> None:
+        for row in table["workers"]:
+            call = row["running"]
+            if call and call["age_s"] > LONG_CALL_S and (row["worker"], call["path"]) not in self._warned:
+                self._warned.add((row["worker"], call["path"]))
+                line = f"{row['worker']} has been running {call['path']} for {call['age_s']:.0f} s"
+                self._event("warning", line)
+
+    def _wreak(self, chaos: Chaos) -> None:
+        name = chaos.victim([name for name in self._stages if self._supervisor.slots[name].pid])
+        slot = self._supervisor.slots.get(name or "")
+        if slot and slot.pid:
+            self._chaos_pids.add(slot.pid)
+            self._supervisor.kill(slot)
+            chaos.killed(self._stages[slot.name].name if slot.name in self._stages else REGISTRY)
+
+    def _end_registry(self) -> None:
+        slot = self._supervisor.slots[REGISTRY]
+        self._supervisor.stop(slot)
+        now_s = time.monotonic()
+        deadline_s = now_s + REGISTRY_END_S
+        self._registry.ask("DOWN", now_s)
+        while slot.pid and now_s < deadline_s:
+            self._registry.turn(now_s)
+            self._supervisor.step(min(0.02, deadline_s - now_s), self._registry.fileno())
+            now_s = time.monotonic()
+
+    def _report(self, seconds: float) -> Report:
+        started = Counter(stage.name for stage in self._stages.values())
+        return Report(
+            name=self.plan.name, state=self._state, folder=self.folder.path, seconds=seconds,
+            stages=self._tally.stages(self.plan, started, seconds),
+            processes=self._tally.processes(self._supervisor.slots),
+            error=self._error, detail=self._detail, seed=self._chaos.seed if self._chaos else None,
+            kills=dict(self._chaos.kills) if self._chaos else {},
+        )  # fmt: skip
+
+
+def log_event(kind: str, line: str) -> None:
+    """Log warnings; the rest is for who asks."""
+    if kind == "warning":
+        _log.warning(line)
+
+
+def run(
+    pipeline: Pipeline,
+    *,
+    runs: str | os.PathLike[str] = "runs",
+    sets: Sequence[str] = (),
+    chaos: float | None = None,
+    seed: int | None = None,
+    transport: str = "auto",
+    progress: Progress | None = None,
+    on_event: OnEvent | None = None,
+) -> Report:
+    """Run a pipeline on this machine to its end and return its report; `chaos` is seconds between kills.
+
+    An interrupted run returns too, its report not `ok`.  Raises ConfigError with every fault, and RunError.
+    """
+    if chaos is not None and seed is None:
+        seed = secrets.randbelow(2**32)
+    plan, folder = prepare(pipeline, runs=runs, sets=sets, seed=seed, transport=transport)
+    wreaker = Chaos(chaos, seed) if chaos is not None and seed is not None else None
+    launcher = Launcher(
+        plan, folder, transport=transport, chaos=wreaker, progress=progress, on_event=on_event
+    )
+    report = launcher.run()
+    if report.state == FAILED:
+        raise RunError(report.error, report.detail)
+    return report

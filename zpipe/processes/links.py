@@ -1,0 +1,232 @@
+"""Carries out the actions of a worker's machine over real sockets.
+
+Knows sockets and frames; refuses to know stages and jobs.  One socket is one generation of a link: what
+cannot be sent on it any more is told to the machine, which dials anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from zpipe.core.inlet import InLink
+from zpipe.core.memory import Save
+from zpipe.core.outlet import Link, Out
+from zpipe.core.worker import Worker
+from zpipe.transport import sockets
+from zpipe.values.errors import ConfigError, ProtocolError
+from zpipe.wire import frames
+from zpipe.wire.frames import Ack, Data, Open, Sync
+
+BURST = 200  # messages taken from one socket before the others are looked at
+REDIAL_ACKS_S = 0.05  # an ack connection that failed is dialled again after this
+ACKS_UP_S = 2.0  # and one that never came up after this
+
+
+@dataclass
+class _Data:
+    """The socket of a link, and its OPEN until it is sent."""
+
+    link: Link
+    socket: sockets.Socket
+    opening: list[Any] | None
+
+
+@dataclass
+class _Acks:
+    """The connection on which one sender gets its acks; the newest that is not sent waits."""
+
+    endpoints: tuple[str, ...]
+    socket: sockets.Socket | None = None
+    up: bool = False
+    dialled_s: float = 0.0
+    waiting: dict[int, Ack] = field(default_factory=dict)  # by generation
+
+
+class Links:
+    """The sockets of one worker; `save` makes a save durable."""
+
+    def __init__(
+        self, worker: Worker, *, host: str, sockets_dir: str | None, transport: str, stage: str,
+        save: Callable[[Save], None],
+    ) -> None:  # fmt: skip
+        self.worker = worker
+        self.stage = stage
+        self.save = save
+        self.context = sockets.context()
+        self.poller = sockets.Poller()
+        self.data: dict[int, _Data] = {}  # by receiver
+        self.returns: dict[int, _Acks] = {}  # by sender
+        self.inbox: sockets.Socket | None = None
+        self.acks: sockets.Socket | None = None
+        self.inbox_endpoints: list[str] = []
+        self.acks_endpoints: list[str] = []
+        self.refused = 0
+        limits = worker.limits
+        if worker.inlet is not None:
+            self.inbox, self.inbox_endpoints = sockets.bind_pull(
+                self.context, host=host, sockets_dir=sockets_dir, transport=transport, hwm=4 * limits.window_max
+            )
+            self.poller.register(self.inbox, sockets.IN)
+        if worker.outlet.edges:
+            self.acks, self.acks_endpoints = sockets.bind_acks(
+                self.context, host=host, sockets_dir=sockets_dir, transport=transport
+            )
+            self.poller.register(self.acks, sockets.IN)
+
+    def close(self) -> None:
+        """Close every socket at once."""
+        sockets.end(self.context)
+
+    # -- in -----------------------------------------------------------------------------------------
+
+    def receive(self, now_s: float, *, data: bool) -> int:
+        """Take in what has arrived, acks first; data only if asked.  Returns how many messages."""
+        # Acks before data: an ack may free the credit that the next message needs.
+        count = self._drain(now_s, self.acks)
+        if data:
+            count += self._drain(now_s, self.inbox)
+        return count
+
+    def _drain(self, now_s: float, socket: sockets.Socket | None) -> int:
+        if socket is None:
+            return 0
+        for count in range(BURST):
+            received = sockets.receive(socket)
+            if received is None:
+                return count
+            try:
+                self.worker.received(now_s, frames.decode(received))
+            except ProtocolError:
+                self.refused += 1
+        return BURST
+
+    # -- out ----------------------------------------------------------------------------------------
+
+    def act(self, now_s: float) -> None:
+        """Carry out what the machine has decided, in order, and whatever that makes it decide."""
+        actions = self.worker.actions
+        while actions:
+            todo, actions[:] = list(actions), []
+            for action in todo:
+                kind = action[0]
+                if kind == "send":
+                    self._send(now_s, action[1], action[2], action[3])
+                elif kind == "ack":
+                    self._ack(now_s, action[1])
+                elif kind == "sync":
+                    self._sync(now_s, action[1])
+                elif kind == "save":
+                    self.save(action[1])
+                elif kind == "dial":
+                    self._dial(now_s, action[1])
+                elif kind == "hang_up":
+                    self._hang_up(action[1])
+                elif kind == "dial_acks":
+                    self._dial_acks(now_s, action[1])
+                elif kind == "hang_up_acks":
+                    self._hang_up_acks(action[1])
+            if self.worker.outlet.backlog:
+                self.worker.dispatch(now_s)
+
+    def retry(self, now_s: float) -> bool:
+        """Go on with what could not be sent yet; tells whether something still waits."""
+        waiting = False
+        for entry in list(self.data.values()):
+            if entry.opening is not None:
+                if sockets.send(entry.socket, entry.opening):
+                    entry.opening = None
+                else:
+                    waiting = True
+        for src, entry in self.returns.items():
+            if entry.waiting:
+                waiting = not self._send_acks(now_s, src, entry) or waiting
+        return waiting
+
+    def _dial(self, now_s: float, link: Link) -> None:
+        if link.state == Link.DEAD:
+            return
+        info = {"proto": [1, 0], "stage": self.stage, "acks": self.acks_endpoints}
+        opening = frames.encode(
+            Open(self.worker.inc, link.peer.inc, link.gen, link.peer.edge, info), crc=False
+        )
+        try:
+            socket = sockets.dial_push(self.context, link.peer.endpoints)
+        except ConfigError:
+            self.worker.lost(now_s, link)  # its endpoints are gone: the roster or the next dial will tell
+            return
+        self.data[link.peer.inc] = _Data(link, socket, opening)
+
+    def _send(self, now_s: float, link: Link, seq: int, out: Out) -> None:
+        entry = self.data.get(link.peer.inc)
+        if link.state == Link.DEAD or entry is None or entry.link is not link:
+            return
+        message = Data(self.worker.inc, link.peer.inc, link.gen, link.peer.edge, seq, out.run)
+        if not sockets.send(entry.socket, frames.encode(message, crc=False)):
+            self.worker.lost(now_s, link)
+
+    def _sync(self, now_s: float, link: Link) -> None:
+        entry = self.data.get(link.peer.inc)
+        if link.state == Link.DEAD or entry is None or entry.link is not link:
+            return
+        message = Sync(
+            self.worker.inc, link.peer.inc, link.gen, link.peer.edge, link.sent, self.worker.outlet.pressed
+        )
+        if not sockets.send(entry.socket, frames.encode(message, crc=False)):
+            self.worker.lost(now_s, link)
+
+    def _hang_up(self, link: Link) -> None:
+        entry = self.data.get(link.peer.inc)
+        if entry is not None and entry.link is link:
+            del self.data[link.peer.inc]
+            sockets.close(entry.socket)
+
+    def _dial_acks(self, now_s: float, link: InLink) -> None:
+        old = self.returns.pop(link.src, None)
+        if old is not None:
+            sockets.close(old.socket)
+        entry = self.returns[link.src] = _Acks(link.acks)
+        self._connect(now_s, entry)
+
+    def _connect(self, now_s: float, entry: _Acks) -> None:
+        sockets.close(entry.socket)
+        entry.dialled_s, entry.up, entry.socket = now_s, False, None
+        try:
+            entry.socket = sockets.dial_push(self.context, entry.endpoints)
+        except ConfigError:
+            self.refused += 1  # dialled again later: the sender may only be gone
+
+    def _ack(self, now_s: float, ack: Ack) -> None:
+        entry = self.returns.get(ack.dst)
+        if entry is not None:
+            entry.waiting = {ack.gen: ack}
+            self._send_acks(now_s, ack.dst, entry)
+
+    def _send_acks(self, now_s: float, src: int, entry: _Acks) -> bool:
+        for gen, ack in list(entry.waiting.items()):
+            if entry.socket is None or not sockets.send(entry.socket, frames.encode(ack, crc=False)):
+                if now_s - entry.dialled_s >= (REDIAL_ACKS_S if entry.up else ACKS_UP_S):
+                    self._connect(now_s, entry)
+                return False
+            entry.up = True
+            del entry.waiting[gen]
+        return True
+
+    def _hang_up_acks(self, link: InLink) -> None:
+        entry = self.returns.get(link.src)
+        current = self.worker.inlet.links.get(link.src) if self.worker.inlet is not None else None
+        if entry is not None and current in (None, link):
+            del self.returns[link.src]
+            sockets.close(entry.socket)
+
+
+def host_address() -> str:
+    """Return the address that links bind to: this machine alone."""
+    return "127.0.0.1"
+
+
+def now() -> float:
+    """Return the time that the machine is given, in seconds."""
+    return time.monotonic()

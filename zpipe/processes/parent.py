@@ -1,0 +1,93 @@
+"""The thin parent behind `zpipe worker`: it keeps a few workers of one stage at a registry alive."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from zpipe.processes import commands
+from zpipe.processes.client import Client
+from zpipe.processes.crew import Crew, OnEvent
+from zpipe.processes.dialogue import Dialogue
+from zpipe.processes.interrupts import Interrupts
+from zpipe.processes.supervisor import EXIT_DONE, EXIT_FAILED, Program, Supervisor
+from zpipe.processes.tally import Tally
+
+LOOK_S = 1.0
+REGISTRY_TIMEOUT_S = 5.0
+LEAVE_S = 30.0  # for an interrupted worker to finish what it has
+EXIT_INTERRUPTED = 130
+
+
+class Parent:
+    """Workers of one stage that join a run; `run` returns the exit code."""
+
+    def __init__(self, stage: str, address: str, workers: int, *, on_event: OnEvent) -> None:
+        self.stage = stage
+        self.address = address
+        self.workers = workers
+        self._event = on_event
+        self._supervisor = Supervisor()
+        self._interrupts = Interrupts()
+        self._tally = Tally()
+        self._next_look_s = 0.0
+
+    def run(self) -> int:
+        """Keep the workers running until each has left.  Raises RegistryError when no registry answers."""
+        with Client(self.address) as client:  # one clear line here instead of one from each worker
+            client.request({"t": "PS"}, REGISTRY_TIMEOUT_S)
+        with ExitStack() as stack:
+            blame = Path(tempfile.mkdtemp(prefix="zpipe-blame-"))
+            stack.callback(shutil.rmtree, blame, ignore_errors=True)
+            stack.enter_context(self._supervisor)
+            stack.enter_context(self._interrupts)
+            self._registry = stack.enter_context(Dialogue(self.address))
+            self._crew = Crew(self._supervisor, self._registry, self._tally, {}, self._event)
+            for number in range(self.workers):
+                noted = blame / str(number)
+                argv = commands.worker_argv(self.stage, self.address, noted)
+                env = commands.worker_environment(self.stage, {})
+                self._supervisor.add(Program(f"{self.stage}#{number}", argv, env, blame=noted))
+            while not self._interrupts.taken() and not self._are_gone():
+                self._turn()
+            if self._interrupts.count:
+                self._crew.dismiss()
+                self._supervisor.close(LEAVE_S)
+            self._tell_the_rest()
+        if self._interrupts.count:
+            return EXIT_INTERRUPTED
+        return EXIT_FAILED if self._crew.failed else EXIT_DONE
+
+    def _are_gone(self) -> bool:
+        return all(slot.ended for slot in self._supervisor.slots.values()) and not self._crew.is_waiting
+
+    def _turn(self) -> None:
+        wait_s = max(0.0, self._next_look_s - time.monotonic())
+        for death in self._supervisor.step(wait_s, self._registry.fileno(), self._interrupts.fileno()):
+            self._crew.died(death, time.monotonic())
+            self._next_look_s = 0.0
+        now_s = time.monotonic()
+        if now_s >= self._next_look_s:
+            self._next_look_s = now_s + LOOK_S
+            if not self._registry.asking("PS"):
+                self._registry.ask("PS", now_s)
+        self._hear(now_s)
+
+    def _hear(self, now_s: float) -> None:
+        for asked, reply in self._registry.turn(now_s):
+            self._crew.answered(asked)
+            if reply.get("t") == "TABLE":
+                self._tally.see(reply)
+                self._crew.look(reply, asked.asked_s, now_s)
+
+    def _tell_the_rest(self) -> None:
+        """Let the registry hear of the last death before the connection closes."""
+        deadline_s = time.monotonic() + LOOK_S
+        while (
+            self._registry.asking("FAIL") or self._registry.asking("DIED")
+        ) and time.monotonic() < deadline_s:
+            self._supervisor.step(0.02, self._registry.fileno())
+            self._hear(time.monotonic())

@@ -1,0 +1,42 @@
+"""From a pipeline to a run that can start: checked, planned, its folder written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from zpipe.processes.runfolder import RunFolder, describe_run
+from zpipe.values.check import check
+from zpipe.values.errors import ConfigError
+from zpipe.values.pipeline import Pipeline
+from zpipe.values.plan import Plan, plan
+
+
+def checked(pipeline: Pipeline, sets: Sequence[str] = ()) -> tuple[Pipeline, Plan]:
+    """Return the pipeline with `sets` applied, and its plan.  Raises ConfigError with every fault."""
+    pipeline = pipeline.with_sets(sets)
+    if faults := check(pipeline):
+        raise ConfigError(*map(str, faults))
+    return pipeline, plan(pipeline)
+
+
+def prepare(
+    pipeline: Pipeline, *, runs: str | os.PathLike[str], sets: Sequence[str], seed: int | None, transport: str
+) -> tuple[Plan, RunFolder]:
+    """Check a pipeline and make its run folder.  Raises ConfigError with every fault."""
+    pipeline, its_plan = checked(pipeline, sets)
+    now = datetime.now().astimezone()
+    folder = RunFolder.create(runs, pipeline.name, now)
+    pipeline.save(folder.path / "pipeline.toml")
+    folder.write("plan.json", json.dumps(its_plan.to_dict(), indent=1) + "\n")
+    text = (folder.path / "pipeline.toml").read_text(encoding="utf-8")
+    meta = describe_run(
+        text, Path(pipeline.folder), name=pipeline.name, sets=list(sets), seed=seed,
+        transport=transport,
+        started=now.isoformat(timespec="seconds"),
+    )  # fmt: skip
+    folder.write("meta.json", meta)
+    return its_plan, folder

@@ -1,0 +1,267 @@
+"""The registry's process: the loop around its machine, its values in SQLite, its end with its launcher.
+
+Knows where things are kept and when to leave; what messages mean is the machine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zpipe.core.outcomes import Action, Down, Push, Reply, Store, Stored
+from zpipe.core.registry import Registry
+from zpipe.processes.values import Values
+from zpipe.transport import sockets
+from zpipe.transport.wake import Wake
+from zpipe.values.errors import ProtocolError, RegistryError, SaveError, ZpipeError
+from zpipe.values.plan import Plan
+from zpipe.wire import control as wire
+
+TICK_S = 0.25
+BURST = 200  # messages handled between two commits
+ORPHAN_S = 1.0  # for workers to leave once the launcher is gone
+REBIND_S = 2.0  # for the system to give the address of a registry that was killed to the next
+LAST_WORDS_MS = 500
+
+
+class Parent:
+    """The launcher, whose end is this process's end too; without pidfds the loop has to look."""
+
+    def __init__(self, pid: int | None) -> None:
+        self._pid = pid
+        self._fd: int | None = None
+        self._gone = False
+        if pid is not None:
+            try:
+                self._fd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                self._gone = True
+            except (AttributeError, OSError):
+                pass
+
+    def watch(self, poller: sockets.Poller) -> None:
+        """Let its end wake the poller."""
+        if self._fd is not None:
+            poller.register(self._fd, sockets.IN)
+
+    def is_gone(self) -> bool:
+        """Tell whether it has ended."""
+        if self._fd is not None:
+            self._gone = bool(select.select([self._fd], [], [], 0)[0])
+        elif self._pid is not None and not self._gone:
+            self._gone = os.getppid() != self._pid
+        return self._gone
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._fd is not None:
+            os.close(self._fd)
+
+
+class Loop:
+    """One registry at its socket, until it is told to leave."""
+
+    def __init__(self, machine: Registry, values: Values, router: sockets.Socket, wake: Wake) -> None:
+        self._machine = machine
+        self._values = values
+        self._router = router
+        self._wake = wake
+        self.leaving = False  # set by a signal
+
+    def run(self, parent: Parent) -> None:
+        """Serve until DOWN, SIGTERM or the end of the launcher.  Raises SaveError."""
+        poller = sockets.Poller()
+        poller.register(self._router, sockets.IN)
+        poller.register(self._wake, sockets.IN)
+        parent.watch(poller)
+        tick_s = 0.0
+        while not self.leaving:
+            poller.poll(int(TICK_S * 1000))
+            if parent.is_gone():
+                self._outlive()
+                return
+            self._wake.clear()
+            actions = self._serve()
+            now_s = time.monotonic()
+            if now_s >= tick_s:
+                tick_s = now_s + TICK_S
+                actions += self._machine.tick(now_s)
+            self._act(actions)
+
+    def _serve(self) -> list[Action]:
+        actions: list[Action] = []
+        for _ in range(BURST):
+            frames = sockets.receive(self._router)
+            if frames is None:
+                break
+            peer = bytes(frames[0])
+            try:
+                if len(frames) != 2:
+                    raise ProtocolError(f"a request is one frame, not {len(frames) - 1}")
+                message = wire.decode(frames[1])
+            except ProtocolError as error:
+                actions.append(Reply(peer, {"t": "ERR", "rid": None, "code": 400, "text": str(error)}))
+                continue
+            actions += self._machine.step(time.monotonic(), peer, message)
+        return actions
+
+    def _act(self, actions: Sequence[Action], *, keep: bool = True) -> None:
+        stores = [action for action in actions if isinstance(action, Store)]
+        if stores and keep:
+            self._values.keep(stores)
+        for action in actions:
+            if isinstance(action, Reply | Push):
+                # Whoever cannot be reached hears it with the answer to its next beat.
+                sockets.answer(self._router, action.peer, wire.encode(action.message))
+            elif isinstance(action, Down):
+                self.leaving = True
+
+    def _outlive(self) -> None:
+        """Send the workers home and wait for them a little; the run folder keeps the run as it was."""
+        now_s = time.monotonic()
+        deadline_s = now_s + ORPHAN_S
+        self._act(self._machine.step(now_s, b"", {"t": "FAIL", "why": "the launcher is gone"}), keep=False)
+        while self._machine.members.living and (left_s := deadline_s - time.monotonic()) > 0:
+            self._router.poll(int(left_s * 1000) + 1)
+            self._act(self._serve(), keep=False)
+
+
+def run_registry(
+    run_folder: Path,
+    *,
+    bind: str,
+    address_file: Path | None = None,
+    sockets_dir: Path | None = None,
+    transport: str = "auto",
+    parent_pid: int | None = None,
+) -> None:
+    """Serve the run of a folder until it is told to leave.  Raises ZpipeError when it cannot start.
+
+    SIGINT is the launcher's business and ignored, SIGTERM ends it.  When the launcher is gone, the directory
+    of sockets is removed.
+    """
+    plan = _read_plan(run_folder / "plan.json")
+    wake, parent = Wake(), Parent(parent_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    values = Values(run_folder / "run.db")
+    ctx = sockets.context()
+    try:
+        rows = values.rows()
+        machine = _machine(
+            plan, rows, values, run_folder=run_folder, sockets_dir=sockets_dir, transport=transport
+        )
+        router, address = _bind(ctx, bind, restarted=bool(rows))
+        loop = Loop(machine, values, router, wake)
+
+        def leave(*_: object) -> None:
+            loop.leaving = True
+            wake.set()
+
+        signal.signal(signal.SIGTERM, leave)
+        if address_file is not None:
+            _write(address_file, f"{address}\n")
+        print(f"zpipe: registry of {plan.name} at {address}", flush=True)
+        loop.run(parent)
+        sockets.close(router, linger_ms=LAST_WORDS_MS)
+    finally:
+        sockets.end(ctx)
+        values.close()
+        if parent.is_gone() and sockets_dir is not None:
+            shutil.rmtree(sockets_dir, ignore_errors=True)
+        parent.close()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a registry from its command line; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m zpipe.processes.registry")
+    parser.add_argument("--run-folder", type=Path, required=True)
+    parser.add_argument("--bind", default="tcp://127.0.0.1:0")
+    parser.add_argument("--address-file", type=Path)
+    parser.add_argument("--sockets-dir", type=Path)
+    parser.add_argument("--transport", choices=sockets.TRANSPORTS, default="auto")
+    parser.add_argument("--parent", type=int)
+    args = parser.parse_args(argv)
+    try:
+        run_registry(
+            args.run_folder,
+            bind=args.bind,
+            address_file=args.address_file,
+            sockets_dir=args.sockets_dir,
+            transport=args.transport,
+            parent_pid=args.parent,
+        )
+    except ZpipeError as error:
+        print(f"zpipe: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _machine(
+    plan: Plan,
+    rows: list[tuple[str, str, Any]],
+    values: Values,
+    *,
+    run_folder: Path,
+    sockets_dir: Path | None,
+    transport: str,
+) -> Registry:
+    key = {key: value for kind, key, value in rows if kind == "run"}.get("run_key")
+    if key is None:
+        key = secrets.randbits(63) or 1
+        values.keep([Store("run", "run_key", key)])
+    folders = {
+        "run_folder": str(run_folder.absolute()),
+        "sockets_dir": str(sockets_dir.absolute()) if sockets_dir else None,
+        "transport": transport,
+    }
+    try:
+        return Registry(
+            plan, run_key=key, epoch=secrets.randbits(63) or 1, stored=Stored.from_rows(rows), welcome=folders
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise SaveError(
+            f"{values.path} does not belong to {run_folder / 'plan.json'}: start the run anew"
+        ) from error
+
+
+def _bind(ctx: sockets.Context, endpoint: str, *, restarted: bool) -> tuple[sockets.Socket, str]:
+    deadline_s = time.monotonic() + (REBIND_S if restarted else 0.0)
+    while True:
+        try:
+            return sockets.router(ctx, endpoint)
+        except RegistryError:
+            if time.monotonic() >= deadline_s:
+                raise
+        time.sleep(0.02)  # nothing tells when an address becomes free
+
+
+def _read_plan(path: Path) -> Plan:
+    try:
+        return Plan.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise RegistryError(f"cannot read {path}: {error.strerror}: the launcher writes it") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RegistryError(f"{path} is no plan: {error}: start the run anew") from error
+
+
+def _write(path: Path, content: str) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(content, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise RegistryError(f"cannot write {path}: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""The folder of one run, its directory of sockets, and the notes by which this user's live runs are found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from zpipe.values.errors import ConfigError
+
+IPC_PATH_MAX = 107  # bytes, of which a socket's own name takes up to:
+IPC_NAME_MAX = 48
+
+
+class RunFolder:
+    """`runs/<time>-<name>/`: what ran, as whom, what it said and what came of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.logs = path / "logs"
+        self.saves = path / "saves"
+        self.blame = path / "blame"
+
+    @classmethod
+    def create(cls, runs: str | os.PathLike[str], name: str, now: datetime) -> RunFolder:
+        """Make a new folder; a second run of the same second gets `-2` behind its name."""
+        stem = f"{now:%Y%m%d-%H%M%S}-{name}"
+        for path in _numbered(Path(runs).absolute() / stem):
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot make the run folder {path}: {error.strerror}: choose another with --runs"
+                ) from error
+            break
+        folder = cls(path)
+        for part in (folder.logs, folder.saves, folder.blame):
+            part.mkdir()
+        return folder
+
+    def log(self, worker: str) -> Path:
+        """Return where a worker's stdout and stderr go."""
+        return self.logs / f"{_file_name(worker)}.log"
+
+    def blame_file(self, worker: str) -> Path:
+        """Return where a worker notes what it is about to run."""
+        return self.blame / _file_name(worker)
+
+    def write(self, name: str, content: str | Mapping[str, Any]) -> None:
+        """Write a text, or a map as JSON, whole or not at all."""
+        text = content if isinstance(content, str) else json.dumps(content, indent=1, default=str) + "\n"
+        unfinished = self.path / f".{name}.tmp"
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(self.path / name)
+
+
+def describe_run(pipeline_text: str, code_folder: Path, **more: Any) -> dict[str, Any]:
+    """Return what meta.json says: which pipeline and code, on which machine, with which seed."""
+    return {
+        "pipeline_sha256": hashlib.sha256(pipeline_text.encode()).hexdigest(),
+        "code": code_version(code_folder),
+        "zpipe": zpipe_version(),
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        **more,
+    }
+
+
+def code_version(folder: Path) -> dict[str, Any] | None:
+    """Return the git commit of the pipeline's folder and whether files differ from it; None outside git."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+
+
+def zpipe_version() -> str:
+    """Return the installed version, `0+unknown` when run from a bare checkout."""
+    try:
+        return metadata.version("zpipe")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+def make_sockets_dir() -> Path:
+    """Make a private directory whose socket paths stay within what ipc allows."""
+    for base in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):
+        if base and os.access(base, os.W_OK) and len(os.fsencode(base)) + 16 + IPC_NAME_MAX <= IPC_PATH_MAX:
+            return Path(tempfile.mkdtemp(prefix="zpipe-", dir=base))
+    raise ConfigError("no directory for sockets: XDG_RUNTIME_DIR and /tmp are missing or not writable")
+
+
+def remove_sockets_dir(path: Path) -> None:
+    """Remove the directory and the sockets that killed workers left in it."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """Where a run of this user can be reached."""
+
+    name: str
+    address: str
+    pid: int
+    folder: str
+
+
+def announce(run: LiveRun) -> Path:
+    """Note a live run where `live_runs` finds it; the caller removes the file at its end."""
+    folder = _live_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.parent.stat().st_uid != os.getuid():
+        raise ConfigError(
+            f"{folder.parent} belongs to another user: set XDG_RUNTIME_DIR to a directory of yours"
+        )
+    path = folder / f"{run.pid}-{run.name}.json"
+    path.write_text(json.dumps(asdict(run)), encoding="utf-8")
+    return path
+
+
+def live_runs() -> list[LiveRun]:
+    """Return this user's live runs, oldest first; notes of dead ones are removed."""
+    found = []
+    for path in sorted(_live_folder().glob("*.json"), key=lambda p: p.name):
+        try:
+            run = LiveRun(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            continue  # being written or removed at this moment
+        if _is_alive(run.pid):
+            found.append((path.stat().st_mtime if path.exists() else 0.0, run))
+        else:
+            path.unlink(missing_ok=True)
+    return [run for _, run in sorted(found, key=lambda pair: pair[0])]
+
+
+def _live_folder() -> Path:
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(base or tempfile.gettempdir()) / f"zpipe-{os.getuid()}" / "runs"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return False  # the pid has gone to another user's process
+    return True
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    for number in range(2, 1000):
+        yield path.with_name(f"{path.name}-{number}")
+    raise ConfigError(f"{path} and 999 of its names are taken: choose another folder with --runs")
+
+
+def _file_name(worker: str) -> str:
+    return worker.replace("/", "@")  # a variant, fit/lr=0.1-1, is one file and not a folder
+
+
+def _git(folder: Path, *args: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *args],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,253 @@
+"""Keep programs running: start them, notice each death at once, restart or give up.
+
+Knows processes and nothing of pipelines or registries: what a death means is its caller's decision.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zpipe.values.errors import RunError
+
+GIVE_UP_DEATHS = 5
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MAX_S = 2.0
+TERM_GRACE_S = 2.0
+WITHOUT_PIDFD_S = 0.05  # how often to look where the system has no pidfd
+
+EXIT_DONE, EXIT_FAILED, EXIT_FENCED = 0, 1, 75
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to run under a name; without `log` it shares this process's stdout and stderr."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    log: Path | None = None
+    blame: Path | None = None
+
+
+class Restarts:
+    """How long to wait before the next life of one program, from its deaths and its progress."""
+
+    def __init__(self) -> None:
+        self.deaths = 0
+        self._progress = 0
+
+    def died(self, progress: int) -> float | None:
+        """Return the seconds to wait, None to give up; `progress` is the count of settled inputs so far."""
+        if progress > self._progress:
+            self.deaths, self._progress = 0, progress
+        self.deaths += 1
+        if self.deaths >= GIVE_UP_DEATHS:
+            return None
+        return 0.0 if self.deaths == 1 else min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (self.deaths - 2))
+
+
+@dataclass
+class Slot:
+    """One program and its lives; `pid` is None between them."""
+
+    program: Program
+    restarts: Restarts = field(default_factory=Restarts)
+    lives: int = 0
+    due_s: float | None = 0.0  # when the next life starts; None: not at all
+    extra: tuple[str, ...] = ()  # arguments of the next life only
+    _process: subprocess.Popen[bytes] | None = None
+    _pidfd: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the program's name."""
+        return self.program.name
+
+    @property
+    def pid(self) -> int | None:
+        """Return the process id of the present life."""
+        return self._process.pid if self._process else None
+
+    @property
+    def ended(self) -> bool:
+        """Return whether nothing runs and nothing will."""
+        return self._process is None and self.due_s is None
+
+
+@dataclass(frozen=True)
+class Death:
+    """The end of one life: the status is an exit code, or a signal as its negative."""
+
+    slot: Slot
+    pid: int
+    status: int
+    running: str  # what it had noted before its call, "" when unknown
+
+    @property
+    def how(self) -> str:
+        """Say how it ended: `killed by SIGKILL`, `exited 7`."""
+        return describe_status(self.status)
+
+
+class Supervisor:
+    """Run programs as fresh processes, each leading a process group of its own, in one loop of one thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.slots: dict[str, Slot] = {}
+        self._clock = clock
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, program: Program) -> Slot:
+        """Take a program in; the next `step` starts it."""
+        slot = self.slots[program.name] = Slot(program)
+        return slot
+
+    def restart(self, slot: Slot, delay_s: float, extra: Sequence[str] = ()) -> None:
+        """Start the next life of a dead slot in `delay_s` seconds."""
+        slot.due_s = self._clock() + delay_s
+        slot.extra = tuple(extra)
+
+    def step(self, timeout_s: float, *fds: int) -> list[Death]:
+        """Start what is due, wait for a death, a readable `fds` or the time, and return the deaths.
+
+        Raises RunError when a program cannot be started at all.
+        """
+        self._start_due()
+        poll = select.poll()
+        for fd in fds:
+            poll.register(fd, select.POLLIN)
+        running = [slot for slot in self.slots.values() if slot._process]
+        for slot in running:
+            if slot._pidfd is not None:
+                poll.register(slot._pidfd, select.POLLIN)
+            else:
+                timeout_s = min(timeout_s, WITHOUT_PIDFD_S)
+        due = [slot.due_s for slot in self.slots.values() if slot.due_s is not None]
+        if due:
+            timeout_s = min(timeout_s, max(0.0, min(due) - self._clock()))
+        poll.poll(max(0.0, timeout_s) * 1000)
+        return [death for slot in running if (death := self._reap(slot))]
+
+    def kill(self, slot: Slot, how: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to the present life of a slot and to what it has started."""
+        if slot._process:
+            _signal_group(slot._process.pid, how)
+
+    def stop(self, slot: Slot) -> None:
+        """Let a slot have no further life."""
+        slot.due_s = None
+
+    def close(self, grace_s: float = TERM_GRACE_S) -> None:
+        """End everything: SIGTERM, and SIGKILL to what is left after `grace_s`."""
+        for slot in self.slots.values():
+            self.stop(slot)
+            self.kill(slot, signal.SIGTERM)
+        deadline_s = self._clock() + grace_s
+        while self._alive() and (left_s := deadline_s - self._clock()) > 0:
+            self.step(left_s)
+        for slot in self._alive():
+            self.kill(slot)
+        while self._alive():
+            self.step(1.0)
+
+    def _alive(self) -> list[Slot]:
+        return [slot for slot in self.slots.values() if slot._process]
+
+    def _start_due(self) -> None:
+        now_s = self._clock()
+        for slot in self.slots.values():
+            if slot.due_s is not None and slot.due_s <= now_s:
+                slot.due_s = None
+                self._start(slot)
+
+    def _start(self, slot: Slot) -> None:
+        program = slot.program
+        log = open(program.log, "ab") if program.log else None  # noqa: SIM115
+        try:
+            slot._process = subprocess.Popen(
+                [*program.argv, *slot.extra], env=dict(program.env), stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log, process_group=0,  # the terminal's Ctrl-C must reach this process only
+            )  # fmt: skip
+        except OSError as error:
+            raise RunError(f"{slot.name}: cannot start {program.argv[0]}: {error.strerror}") from error
+        finally:
+            if log:
+                log.close()
+        slot.lives += 1
+        slot._pidfd = _open_pidfd(slot._process.pid)
+
+    def _reap(self, slot: Slot) -> Death | None:
+        process = slot._process
+        if process is None or not _has_ended(process.pid):
+            return None
+        # Before the pid is given back: it is also the name of the group that its own children are in.
+        _signal_group(process.pid, signal.SIGKILL)
+        status = process.wait()
+        if slot._pidfd is not None:
+            os.close(slot._pidfd)
+        slot._process = slot._pidfd = None
+        return Death(slot, process.pid, status, read_blame(slot.program.blame))
+
+
+def read_blame(path: Path | None) -> str:
+    """Return what a dead worker had noted before its call; the text ends at the first NUL."""
+    if path is None:
+        return ""
+    try:
+        noted = path.read_bytes()
+    except FileNotFoundError:
+        return ""
+    return noted.split(b"\0", 1)[0].decode("utf-8", "replace").strip()
+
+
+def describe_status(status: int) -> str:
+    """Say how a process ended: `killed by SIGSEGV`, `exited 7`."""
+    if status >= 0:
+        return f"exited {status}"
+    try:
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:  # real-time signals have no name
+        return f"killed by signal {-status}"
+
+
+def last_line(log: Path | None) -> str:
+    """Return the last line that a program wrote, "" without one."""
+    if log is None or not log.exists():
+        return ""
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = file.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+def _has_ended(pid: int) -> bool:
+    """Look without reaping, so that the pid stays ours."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def _open_pidfd(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
+def _signal_group(pid: int, how: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):  # it has gone, with everything it started
+        os.killpg(pid, how)

@@ -1,0 +1,355 @@
+"""A worker: one process that runs one stage, `python -m zpipe.processes.worker STAGE --registry ADDR ...`.
+
+One thread owns the sockets, the machine and the stage's code; a small second one keeps up the dialogue with
+the registry.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from zpipe.core.limits import Limits
+from zpipe.core.memory import Memory
+from zpipe.core.outlet import Peer
+from zpipe.core.source import Position, Source
+from zpipe.core.worker import Worker
+from zpipe.processes import failpoints
+from zpipe.processes.blame import Blame
+from zpipe.processes.caller import Caller
+from zpipe.processes.codec import WireCodec
+from zpipe.processes.control import Control
+from zpipe.processes.links import Links, host_address
+from zpipe.processes.roles import role_of
+from zpipe.processes.saves import Saves
+from zpipe.processes.targets import build, user_traceback
+from zpipe.values import context
+from zpipe.values.errors import RegistryError, SaveError, ZpipeError
+from zpipe.values.plan import Plan, StagePlan
+
+EXIT_DONE, EXIT_FAILED, EXIT_FENCED = 0, 1, 75
+WELCOME_S = 10.0  # for the registry's first answer
+GOODBYE_S = 2.0  # for its last
+IDLE_S = 0.05  # longest sleep: links are probed this often
+RETRY_S = 0.002  # sleep while something could not be sent yet
+CUT_OFF_S = 10.0  # without a registry for this long the parent is looked at
+
+
+class WorkerProcess:
+    """Everything one life of a worker holds."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.inc = secrets.randbits(63) + 1
+        self.state = "joining"
+        self.worker: Worker | None = None
+        self.caller: Caller | None = None
+        self.links: Links | None = None
+        self.plan: Plan | None = None
+        self.stage: StagePlan | None = None
+        self.current: context.Current | None = None
+        self.called_s: float | None = None  # since when the stage's code has been running
+        self.starved_s = self.blocked_s = 0.0
+        self.sources: dict[int, list[Any]] = {}
+        self.receivers: dict[int, Peer] = {}
+        self.senders: set[int] = set()
+        self.desired = "run"
+        self.control = Control(
+            options.registry,
+            {
+                "inc": self.inc, "stage": options.stage, "slot": options.slot, "pid": os.getpid(),
+                "host": socket.gethostname(), "supervisor": f"{socket.gethostname()}:{options.parent}",
+                "replaces": options.replaces,
+            },
+            self.report,
+        )  # fmt: skip
+
+    # -- life ---------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Live until the registry says that the run is over; returns the exit code."""
+        self.control.start()
+        target: Any = None
+        try:
+            target = self._join()
+            self._loop()
+            if self.control.fenced:
+                return EXIT_FENCED
+            self._close(target)
+            self._say_goodbye()
+            return EXIT_DONE
+        except SaveError as error:
+            if self.control.fenced or "later life" in str(error):
+                return EXIT_FENCED
+            return self._fail(error)
+        except RegistryError as error:
+            print(f"zpipe: {error}", file=sys.stderr)
+            return EXIT_FENCED if error.code in (409, 410) else EXIT_FAILED
+        except ZpipeError as error:
+            return self._fail(error)
+        finally:
+            self.control.stop()
+            if self.links is not None:
+                self.links.close()
+
+    def _join(self) -> Any:
+        welcome = self.control.welcome(WELCOME_S)
+        plan = self.plan = Plan.from_dict(welcome["plan"])
+        stage = self.stage = plan.stages[welcome["stage_number"]]
+        os.environ.update(stage.env)  # before anything of the user's is imported
+        os.environ["ZPIPE_WORKER"] = welcome["worker"]
+        folder = Path(welcome["run_folder"])
+        failpoints.arm(stage.stage, folder)
+        self.current = context.Current(
+            stage.name, worker=welcome["worker"], lane_names=plan.lane_names, run_key=welcome["run_key"],
+            run_folder=folder, variant=stage.variant,
+        )  # fmt: skip
+        context.enter(self.current)
+        target = build(stage, Path(plan.folder))
+        if "warmup" in stage.hooks:
+            target.warmup()
+        marks = {
+            int(lane): (Position(*at), int(lane) in welcome["complete"])
+            for lane, at in welcome["watermarks"].items()
+        }
+        worker = self.worker = Worker(self.inc, role_of(plan, stage, welcome["slot"], marks), Limits())
+        if stage.role == "source" and worker.role.partitions is not None:
+            self._publish_sources(worker)
+        saves = Saves(folder / "saves", stage.name, welcome["fence"])
+        blame = Blame(self.options.blame, self.current)
+        self.caller = Caller(stage, target, worker, WireCodec(), time.monotonic, self.current, blame=blame)
+        self.links = Links(
+            worker, host=host_address(), sockets_dir=welcome.get("sockets_dir"),
+            transport=welcome.get("transport", "auto"), stage=stage.name, save=lambda save: self._save(saves, save),
+        )  # fmt: skip
+        if stage.memory:
+            saves.claim()
+            save = saves.read()
+            if save is not None:
+                worker.restore(save)
+                self.caller.restore(save.state)
+        self.state = "live"
+        self.control.beat_now()
+        gc.freeze()  # what was imported stays: the collector need not look at it again
+        return target
+
+    def _save(self, saves: Saves, save: Any) -> None:
+        if not saves.is_ours():
+            raise SaveError(f"a later life of stage {saves.stage!r} has taken over")
+        failpoints.hit("save")
+        saves.write(save)
+        failpoints.hit("saved")
+
+    def _close(self, target: Any) -> None:
+        assert self.stage is not None
+        if "close" in self.stage.hooks:
+            target.close()
+
+    def _say_goodbye(self) -> None:
+        try:
+            self.control.request({"t": "BYE", "inc": self.inc, "counters": self._counters()}, GOODBYE_S)
+        except RegistryError:
+            pass  # it is gone: so is the run
+
+    def _fail(self, error: ZpipeError) -> int:
+        detail = getattr(error, "detail", "") or (user_traceback(error.__cause__) if error.__cause__ else "")
+        print(f"{detail}zpipe: {error}", file=sys.stderr)
+        message = {"t": "FAILED", "inc": self.inc, "worker": "", "error": str(error), "detail": detail}
+        try:
+            self.control.request(message, GOODBYE_S)
+        except RegistryError as lost:
+            print(f"zpipe: {lost}", file=sys.stderr)
+        return EXIT_FAILED
+
+    # -- the loop -----------------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        assert self.worker is not None and self.caller is not None and self.links is not None
+        worker, caller, links = self.worker, self.caller, self.links
+        links.poller.register(self.control.fileno(), 1)
+        limits, clock = worker.limits, time.monotonic
+        activity: Any = None
+        flushed_s = ticked_s = clock()
+        frames = 0
+        while True:
+            now_s = clock()
+            if self.control.inbox or self.control.fenced:
+                self._heed(now_s)
+                if self.desired == "exit" or self.control.fenced:
+                    return
+            frames += links.receive(now_s, data=True)
+            if now_s - ticked_s >= IDLE_S:
+                ticked_s = now_s
+                worker.tick(now_s)
+                self._look_at_parent()
+            job = None
+            if activity is None:
+                job = worker.take(caller.limit)
+                if job is not None:
+                    self.called_s = now_s
+                    activity = caller.perform(job)
+            if activity is not None and not worker.outlet.backlog:
+                if next(activity, activity) is activity:
+                    activity = None
+                    self.called_s = None
+                frames += 1
+            now_s = clock()
+            worker.dispatch(now_s)
+            links.act(now_s)
+            blocked = worker.outlet.backlog
+            idle = activity is None and worker.intake.idle
+            if idle:
+                caller.idle()
+            if idle or blocked or frames >= limits.ack_frames or now_s - flushed_s >= limits.ack_s:
+                worker.flush()
+                worker.dispatch(now_s)
+                links.act(now_s)
+                flushed_s, frames = now_s, 0
+                if isinstance(worker.intake, Source):
+                    self._publish_sources(worker)
+            if (idle and worker.intake.idle) or blocked:
+                waiting = links.retry(now_s)
+                if not (self.control.inbox or worker.actions):
+                    links.poller.poll(1000 * (RETRY_S if waiting else IDLE_S))
+                    slept_s = clock() - now_s
+                    if blocked or (isinstance(worker.intake, Source) and not self._is_complete(worker)):
+                        self.blocked_s += slept_s
+                    else:
+                        self.starved_s += slept_s
+            elif links.data or links.returns:
+                links.retry(now_s)
+
+    def _heed(self, now_s: float) -> None:
+        """Take in what the registry says."""
+        assert self.worker is not None
+        self.control.clear()
+        while self.control.inbox:
+            state = self.control.inbox.popleft()
+            self.desired = state["desired"]
+            if "roster" in state:
+                self._take_roster(now_s, state["roster"])
+        if self.desired == "drain" and isinstance(self.worker.intake, Source):
+            self.worker.intake.stopping = True
+
+    def _take_roster(self, now_s: float, roster: dict[str, Any]) -> None:
+        assert self.plan is not None and self.stage is not None and self.worker is not None
+        receivers: dict[int, Peer] = {}
+        senders: set[int] = set()
+        for peer in roster["peers"]:
+            for edge in self.plan.edges:
+                if edge.from_ == self.stage.number and edge.to == peer["stage_number"]:
+                    inbox = tuple(peer["inbox"])
+                    receivers[peer["inc"]] = Peer(peer["inc"], edge.number, peer["worker"], inbox)
+                elif edge.to == self.stage.number and edge.from_ == peer["stage_number"]:
+                    senders.add(peer["inc"])
+        if roster.get("only_adds"):
+            receivers = {**self.receivers, **receivers}
+            senders |= self.senders
+        self.receivers, self.senders = receivers, senders
+        self.worker.roster(now_s, list(receivers.values()), set(senders))
+
+    def _publish_sources(self, worker: Worker) -> None:
+        source = worker.intake
+        assert isinstance(source, Source)
+        before = self.sources
+        self.sources = {
+            lane: [at.position, at.epoch, at.epoch_start, complete, source.partitions[lane].at.position]
+            for lane, (at, complete) in source.watermarks().items()
+        }
+        if any(row[3] and not (before.get(lane) or row)[3] for lane, row in self.sources.items()):
+            self.control.beat_now()
+
+    def _is_complete(self, worker: Worker) -> bool:
+        source = worker.intake
+        assert isinstance(source, Source)
+        return all(partition.complete for partition in source.partitions.values())
+
+    def _look_at_parent(self) -> None:
+        if self.options.parent and os.getppid() != self.options.parent:
+            os._exit(EXIT_FAILED)  # nobody would restart this worker, and nobody would end it
+
+    # -- what the registry is told ------------------------------------------------------------------
+
+    def report(self) -> dict[str, Any]:
+        """Return the changing part of a beat; called in the thread of the dialogue."""
+        worker, links, current = self.worker, self.links, self.current
+        if worker is None or links is None or current is None:
+            return {"state": "joining"}
+        running = None
+        called_s, run = self.called_s, current.run
+        if called_s is not None and run is not None:
+            running = {
+                "path": run.text(current.lane_names, min(current.index, run.n - 1)),
+                "age_s": time.monotonic() - called_s,
+            }
+        return {
+            "state": self.state, "inbox": links.inbox_endpoints, "acks": links.acks_endpoints,
+            "counters": self._counters(), "running": running, "sources": self.sources,
+        }  # fmt: skip
+
+    def _counters(self) -> dict[str, int | float]:
+        worker, caller = self.worker, self.caller
+        if worker is None or caller is None:
+            return {}
+        intake, counters = worker.intake, worker.counters
+        inlet = worker.inlet
+        return {
+            "in": counters.arrived, "done": counters.done, "dropped": counters.dropped, "dead": counters.dead,
+            "out": worker.outlet.out_items,
+            "repeats": 0 if isinstance(intake, Source) else intake.repeats,
+            "queued": 0 if isinstance(intake, Source) else intake.queued_items,
+            "in_flight": worker.outlet.unsettled_items,
+            "retained_bytes": worker.outlet.unsettled_bytes,
+            "busy_s": caller.busy_s, "starved_s": self.starved_s, "blocked_s": self.blocked_s,
+            "refused": (inlet.refused if inlet is not None else 0) + (self.links.refused if self.links else 0),
+            "rss": _rss(), "saves": int(isinstance(intake, Memory) and intake.saves),
+        }  # fmt: skip
+
+
+def _rss() -> int:
+    """Return the resident bytes of this process, 0 where that is not to be had."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def die_with(parent: int) -> None:
+    """End this process when its parent ends, where the system can do that; `_look_at_parent` does it elsewhere."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if parent and os.getppid() != parent:
+        sys.exit(EXIT_FAILED)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one life of a worker; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m zpipe.processes.worker", description=__doc__)
+    parser.add_argument("stage")
+    parser.add_argument("--registry", required=True)
+    parser.add_argument("--slot", type=int)
+    parser.add_argument("--blame", type=Path)
+    parser.add_argument("--parent", type=int, default=0)
+    parser.add_argument("--replaces", type=int)
+    options = parser.parse_args(argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group: the launcher decides
+    die_with(options.parent)
+    return WorkerProcess(options).run()
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # libzmq's threads and the user's need no farewell

@@ -1,0 +1,424 @@
+"""A deterministic simulator: whole pipelines on the real core, in one thread, with every fault drawn from a seed.
+
+Workers, callers and grouping stages are the ones that run over sockets; time, network, disk and death are
+played here.  A message on a link arrives in order after a random delay, or is lost with the process at
+either end; a kill may fall between any two actions, so also between a save and the acks that it covers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from pathlib import Path as PathOnDisk
+from typing import Any
+
+from zpipe.core.inlet import InLink
+from zpipe.core.limits import Limits
+from zpipe.core.memory import Memory, Save
+from zpipe.core.outlet import Link, Peer
+from zpipe.core.source import Position, Source
+from zpipe.core.worker import Role, Worker
+from zpipe.processes.caller import Caller
+from zpipe.processes.roles import role_of
+from zpipe.values.context import Current
+from zpipe.values.paths import Run
+from zpipe.values.plan import Plan, StagePlan
+from zpipe.wire.frames import Ack, Data, Message, Open, Sync
+
+TICK_S = 0.01
+
+
+class Part:
+    """An item as the simulator carries it: the value itself, and the bytes it pretends to have."""
+
+    __slots__ = ("nbytes", "value")
+
+    def __init__(self, value: Any, nbytes: int) -> None:
+        self.value = value
+        self.nbytes = nbytes
+
+
+class PlainCodec:
+    """Carries values as they are; each counts `item_bytes`."""
+
+    def __init__(self, item_bytes: int = 100) -> None:
+        self.item_bytes = item_bytes
+
+    def encode(self, value: Any) -> Part:
+        return Part(value, self.item_bytes)
+
+    def decode(self, run: Run) -> list[Any]:
+        assert run.parts is not None
+        return [None if part is None else part.value for part in run.parts]
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What may happen, as chances per second of a fault somewhere, until `until_s`; times in seconds."""
+
+    kills: float = 0.0  # one worker
+    mid_action: float = 0.0  # chance that a kill waits for the middle of a list of actions
+    massacres: float = 0.0  # all workers of a stage, or all workers
+    pauses: float = 0.0
+    pause_s: float = 3.0
+    cuts: float = 0.0  # a link is reset, with what was on its way
+    losses: float = 0.0  # a message vanishes and nobody is told
+    registry_kills: float = 0.0
+    registry_down_s: float = 0.5
+    until_s: float = 5.0
+    restart_s: float = 0.05
+
+
+class Killed(Exception):
+    """A node died between two actions."""
+
+
+@dataclass
+class Pipe:
+    """One direction of one connection: messages in order, each with the time it arrives."""
+
+    to: int
+    queue: deque[tuple[float, Message]] = field(default_factory=deque)
+    last_s: float = 0.0
+    cut: bool = False
+    losing: int = 0  # messages that will vanish
+
+
+class Node:
+    """One life of one worker."""
+
+    def __init__(self, world: World, stage: StagePlan, slot: int, inc: int) -> None:
+        self.world = world
+        self.stage = stage
+        self.slot = slot
+        self.inc = inc
+        self.alive = True
+        self.paused_until = 0.0
+        self.due: float | None = None
+        self.activity: Any = None
+        self.data_pipes: dict[int, Pipe] = {}  # by receiver
+        self.ack_pipes: dict[int, Pipe] = {}  # by sender of data
+        self.version = 0  # of its last roster
+        self.die_in: int | None = None  # actions until death
+        self.worker = world.worker_type(inc, world.role(stage, slot), world.limits)
+        current = Current(stage.name, worker=f"{stage.name}-{slot + 1}", lane_names=world.plan.lane_names, run_key=0,
+                          run_folder=PathOnDisk("."))  # fmt: skip
+        target = world.targets[stage.name]
+        made = target(self) if stage.role == "source" else target()
+        self.caller = world.caller_type(stage, made, self.worker, world.codec, lambda: world.now_s, current)
+        save = world.saves.get(stage.name)
+        if stage.memory and save is not None:
+            self.worker.restore(save)
+            self.caller.restore(save.state)
+
+    def run(self) -> None:
+        """Let the worker's loop turn once."""
+        world = self.world
+        try:
+            self._turn()
+        except Killed:
+            world.kill(self)
+
+    def _turn(self) -> None:
+        worker, now_s = self.worker, self.world.now_s
+        cost = 0.0
+        for _ in range(self.world.random.randint(1, 3)):
+            if self.activity is None:
+                job = worker.take(self.caller.limit)
+                if job is None:
+                    break
+                self.activity = self.caller.perform(job)
+                cost += self.world.service_s(self.stage, job.n)
+            if worker.outlet.backlog:
+                break
+            if next(self.activity, self) is self:
+                self.activity = None
+            worker.dispatch(now_s)
+        idle = self.activity is None and worker.intake.idle
+        if idle:
+            self.caller.idle()
+        worker.dispatch(now_s)
+        if idle or worker.outlet.backlog or self.world.random.random() < 0.3:
+            worker.flush()
+        self.drain()
+        self.world.watch(self)
+        if not idle and not worker.outlet.backlog:
+            self.world.wake(self, now_s + max(cost, 1e-6))
+
+    def drain(self) -> None:
+        """Carry out the worker's actions, in order."""
+        actions, self.worker.actions[:] = list(self.worker.actions), []
+        for action in actions:
+            if self.die_in is not None:
+                self.die_in -= 1
+                if self.die_in < 0:
+                    raise Killed
+            getattr(self, "_" + action[0])(*action[1:])
+
+    def _dial(self, link: Link) -> None:
+        self.data_pipes[link.peer.inc] = Pipe(link.peer.inc)
+        self.world.post(self, link.peer.inc, Open(self.inc, link.peer.inc, link.gen, link.peer.edge, {"acks": ["sim"]}),
+                        self.data_pipes)  # fmt: skip
+
+    def _send(self, link: Link, seq: int, out: Any) -> None:
+        if link.state == Link.DEAD:
+            return
+        run = out.run.slice(0, out.run.n)
+        run.attempt = out.run.attempt
+        message = Data(self.inc, link.peer.inc, link.gen, link.peer.edge, seq, run)
+        if not self.world.post(self, link.peer.inc, message, self.data_pipes):
+            self.worker.lost(self.world.now_s, link)
+            self.world.wake(self, self.world.now_s)
+
+    def _sync(self, link: Link) -> None:
+        if link.state == Link.DEAD:
+            return
+        message = Sync(self.inc, link.peer.inc, link.gen, link.peer.edge, link.sent, self.worker.outlet.pressed)
+        if not self.world.post(self, link.peer.inc, message, self.data_pipes):
+            self.worker.lost(self.world.now_s, link)
+            self.world.wake(self, self.world.now_s)
+
+    def _hang_up(self, link: Link) -> None:
+        pipe = self.data_pipes.pop(link.peer.inc, None)
+        if pipe is not None:
+            pipe.cut = True
+
+    def _dial_acks(self, link: InLink) -> None:
+        self.ack_pipes[link.src] = Pipe(link.src)
+
+    def _ack(self, ack: Ack) -> None:
+        if not self.world.post(self, ack.dst, ack, self.ack_pipes):
+            self.ack_pipes[ack.dst] = Pipe(ack.dst)  # acks are absolute: the next one says it all again
+            link = self.worker.inlet.links.get(ack.dst) if self.worker.inlet else None
+            if link is not None:
+                link.dirty = True
+
+    def _hang_up_acks(self, link: InLink) -> None:
+        pass
+
+    def _save(self, save: Save) -> None:
+        self.world.saves[self.stage.name] = save
+
+
+class World:
+    """A run of `plan`: `targets` makes the code of a stage by its name (a source's gets the node)."""
+
+    worker_type = Worker
+    caller_type = Caller
+
+    def __init__(
+        self,
+        plan: Plan,
+        targets: Mapping[str, Callable[..., Any]],
+        seed: int,
+        *,
+        limits: Limits | None = None,
+        faults: Faults | None = None,
+        item_bytes: int = 100,
+        time_limit_s: float = 600.0,
+    ) -> None:
+        self.plan = plan
+        self.targets = targets
+        self.random = random.Random(seed)
+        self.limits = limits or Limits()
+        self.faults = faults or Faults()
+        self.codec = PlainCodec(item_bytes)
+        self.time_limit_s = time_limit_s
+        self.now_s = 0.0
+        self.events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self.sequence = 0
+        self.nodes: dict[int, Node] = {}
+        self.saves: dict[str, Save] = {}
+        self.watermarks: dict[int, tuple[Position, bool]] = {}
+        self.registry_up_s = 0.0
+        self.complete = False
+        self.deaths = 0
+        self.version = 0
+        self.peak_unsettled = 0
+        self.peak_unconsumed = 0  # items that one link had brought and its receiver not consumed
+        for stage in plan.stages:
+            for slot in range(stage.workers):
+                self.at(self.random.random() * 0.01, self.start, stage, slot)
+        self.at(TICK_S, self.tick)
+
+    # -- time ---------------------------------------------------------------------------------------
+
+    def at(self, when_s: float, call: Callable[..., None], *args: Any) -> None:
+        self.sequence += 1
+        heappush(self.events, (when_s, self.sequence, call, args))
+
+    def wake(self, node: Node, when_s: float) -> None:
+        """Let a node's loop turn at `when_s`, or earlier if that is arranged already."""
+        when_s = max(when_s, node.paused_until)
+        if node.due is None or when_s < node.due:
+            node.due = when_s
+            self.at(when_s, self._turn, node, when_s)
+
+    def _turn(self, node: Node, when_s: float) -> None:
+        if node.alive and node.due == when_s:
+            if node.paused_until > self.now_s:
+                node.due = None
+                self.wake(node, node.paused_until)
+                return
+            node.due = None
+            node.run()
+
+    def run(self) -> str:
+        """Play until the run is complete: "complete", or "hung" when the time limit passes."""
+        while self.events:
+            when_s, _, call, args = heappop(self.events)
+            if when_s > self.time_limit_s:
+                return "hung"
+            self.now_s = when_s
+            call(*args)
+            if self.complete:
+                return "complete"
+        return "hung"
+
+    def service_s(self, stage: StagePlan, items: int) -> float:
+        return self.random.choice((0.0001, 0.001, 0.01)) * max(items, 1)
+
+    # -- processes ----------------------------------------------------------------------------------
+
+    def role(self, stage: StagePlan, slot: int) -> Role:
+        """Return what the machine of a worker needs to know."""
+        return role_of(self.plan, stage, slot, self.watermarks)
+
+    def start(self, stage: StagePlan, slot: int) -> None:
+        if self.now_s < self.registry_up_s:
+            self.at(self.registry_up_s + 0.001, self.start, stage, slot)
+            return
+        node = Node(self, stage, slot, self.random.getrandbits(63) + 1)
+        self.nodes[node.inc] = node
+        self.push_rosters()
+        self.wake(node, self.now_s)
+
+    def kill(self, node: Node) -> None:
+        """End a life: what it had not sent is gone, what was on its way to it too."""
+        if not node.alive:
+            return
+        node.alive = False
+        self.deaths += 1
+        del self.nodes[node.inc]
+        for pipe in (*node.data_pipes.values(), *node.ack_pipes.values()):
+            keep = self.random.randint(0, len(pipe.queue))  # what the kernel still delivers
+            while len(pipe.queue) > keep:
+                pipe.queue.pop()
+        self.at(self.now_s + self.random.random() * self.faults.restart_s, self.start, node.stage, node.slot)
+        self.at(self.now_s + self.random.random() * 0.02, self.push_rosters)
+
+    def push_rosters(self) -> None:
+        if self.now_s < self.registry_up_s:
+            self.at(self.registry_up_s + 0.001, self.push_rosters)
+            return
+        edges = self.plan.edges
+        for node in list(self.nodes.values()):
+            receivers = [
+                Peer(other.inc, edge.number)
+                for edge in edges
+                if edge.from_ == node.stage.number
+                for other in self.nodes.values()
+                if other.stage.number == edge.to
+            ]
+            ups = {edge.from_ for edge in edges if edge.to == node.stage.number}
+            senders = {other.inc for other in self.nodes.values() if other.stage.number in ups}
+            self.version += 1
+            self.at(self.now_s + self.random.random() * 0.003, self._roster, node, self.version, receivers, senders)
+
+    def _roster(self, node: Node, version: int, receivers: list[Peer], senders: set[int]) -> None:
+        if node.alive and version > node.version:
+            node.version = version
+            live = [peer for peer in receivers if peer.inc in self.nodes]
+            node.worker.roster(self.now_s, live, senders & self.nodes.keys())
+            self.wake(node, self.now_s)
+
+    # -- network ------------------------------------------------------------------------------------
+
+    def post(self, node: Node, to: int, message: Message, pipes: dict[int, Pipe]) -> bool:
+        """Put a message on a connection; False when that connection is known to be dead."""
+        pipe = pipes.get(to)
+        if pipe is None or pipe.cut:
+            return False
+        if pipe.losing:
+            pipe.losing -= 1
+            return True
+        pipe.last_s = max(pipe.last_s, self.now_s + self.random.choice((0.0001, 0.0005, 0.002)))
+        pipe.queue.append((pipe.last_s, message))
+        self.at(pipe.last_s, self._arrive, pipe)
+        return True
+
+    def _arrive(self, pipe: Pipe) -> None:
+        if not pipe.queue or pipe.queue[0][0] > self.now_s:
+            return
+        node = self.nodes.get(pipe.to)
+        if node is None:
+            pipe.queue.popleft()
+            pipe.cut = True
+            return
+        if node.paused_until > self.now_s:
+            self.at(node.paused_until, self._arrive, pipe)
+            pipe.queue[0] = (node.paused_until, pipe.queue[0][1])
+            pipe.last_s = max(pipe.last_s, node.paused_until)
+            return
+        _, message = pipe.queue.popleft()
+        node.worker.received(self.now_s, message)
+        self.wake(node, self.now_s)
+
+    # -- faults and bookkeeping ---------------------------------------------------------------------
+
+    def tick(self) -> None:
+        for node in list(self.nodes.values()):
+            if node.paused_until <= self.now_s:
+                node.worker.tick(self.now_s)
+                self.wake(node, self.now_s)
+        if self.now_s < self.faults.until_s:
+            self.strike()
+        self.at(self.now_s + TICK_S, self.tick)
+
+    def strike(self) -> None:
+        """Let faults happen."""
+        faults, rnd = self.faults, self.random
+        nodes = list(self.nodes.values())
+        if not nodes:
+            return
+        node = rnd.choice(nodes)
+        if rnd.random() < faults.kills * TICK_S:
+            if rnd.random() < faults.mid_action:
+                node.die_in = rnd.randint(0, 6)
+            else:
+                self.kill(node)
+        if rnd.random() < faults.massacres * TICK_S:
+            everyone = rnd.random() < 0.3
+            for other in nodes:
+                if other.alive and (everyone or other.stage is node.stage):
+                    self.kill(other)
+        if rnd.random() < faults.pauses * TICK_S:
+            node.paused_until = self.now_s + rnd.random() * faults.pause_s
+        if rnd.random() < faults.cuts * TICK_S:
+            for pipe in (*node.data_pipes.values(), *node.ack_pipes.values()):
+                if rnd.random() < 0.5:
+                    pipe.queue.clear()
+                    pipe.cut = True
+        if rnd.random() < faults.losses * TICK_S and node.data_pipes:
+            rnd.choice(list(node.data_pipes.values())).losing += 1
+        if rnd.random() < faults.registry_kills * TICK_S:
+            self.registry_up_s = self.now_s + faults.registry_down_s
+
+    def watch(self, node: Node) -> None:
+        """Take in what the node would tell the registry."""
+        intake = node.worker.intake
+        if isinstance(intake, Source):
+            self.peak_unsettled = max(self.peak_unsettled, max((p.unsettled for p in intake.partitions.values()), default=0))
+            if self.now_s >= self.registry_up_s:
+                for number, (at, complete) in intake.watermarks().items():
+                    known = self.watermarks.get(number, (Position(), False))
+                    if at.position > known[0].position or complete:
+                        self.watermarks[number] = (at, complete or known[1])
+                everything = [s for stage in self.plan.stages if stage.role == "source" for s in stage.lanes]
+                self.complete = all(self.watermarks.get(s, (None, False))[1] for s in everything)
+        if node.worker.inlet is not None:
+            for link in node.worker.inlet.links.values():
+                self.peak_unconsumed = max(self.peak_unconsumed, link.got - link.consumed)

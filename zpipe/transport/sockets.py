@@ -1,0 +1,287 @@
+"""Every socket of zpipe and its options; the only module that imports zmq.
+
+Knows libzmq and the traps that the options avoid; refuses to know what a message means.
+A socket belongs to the thread that made it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from zpipe.values.errors import ConfigError, RegistryError
+
+Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
+Socket: TypeAlias = "zmq.Socket[bytes]"
+Poller = zmq.Poller
+Buffer: TypeAlias = bytes | memoryview
+IN, OUT = zmq.POLLIN, zmq.POLLOUT
+
+TRANSPORTS = ("auto", "ipc", "tcp")
+SOCKETS_MAX = 4095  # of one context; libzmq's own default is 1023
+IPC_PATH_BYTES = 107  # sun_path, less the NUL
+FRAME_BYTES_MAX = 1 << 30  # of a data frame
+ACK_BYTES_MAX = 1 << 20  # of an ack frame
+ACKS_HWM = 10_000
+REQUEST_BYTES_MAX = 4 << 20  # to the registry
+REPLY_BYTES_MAX = 4 << 20  # from it: a WELCOME carries the plan
+DIALOGUE_HWM = 1000
+SEND_HWM = 4096 + 64  # a link's largest window, and room for OPEN, SYNC and CLOSE
+HANDSHAKE_MS = 5000
+LINK_HEARTBEAT_MS, LINK_TIMEOUT_MS, CONNECT_TIMEOUT_MS = 300, 1000, 2000
+DIALOGUE_HEARTBEAT_MS, DIALOGUE_TIMEOUT_MS = 500, 1500
+RECONNECT_MS, RECONNECT_MAX_MS = 20, 500
+
+
+def context() -> Context:
+    """Make a context whose sockets never hold up its end."""
+    ctx: Context = zmq.Context()
+    ctx.max_sockets = SOCKETS_MAX
+    ctx.linger = 0
+    return ctx
+
+
+def bind_pull(
+    ctx: Context,
+    *,
+    host: str,
+    sockets_dir: str | os.PathLike[str] | None,
+    transport: str,
+    hwm: int,
+    max_frame: int = FRAME_BYTES_MAX,
+) -> tuple[Socket, list[str]]:
+    """Bind an inbox or a channel of acks, and return it with its endpoints, ipc first.
+
+    `host` is an IP address that peers can reach.  `hwm` must be above twice the messages that senders may
+    have under way: a full inbox breaks the heartbeats of living links.  Raises ConfigError.
+    """
+    if transport not in TRANSPORTS:
+        raise ConfigError(f"transport {transport!r} is unknown: choose one of {', '.join(TRANSPORTS)}")
+    pull = ctx.socket(zmq.PULL)
+    pull.setsockopt(zmq.RCVHWM, hwm)
+    pull.setsockopt(zmq.MAXMSGSIZE, max_frame)
+    pull.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    pull.setsockopt(zmq.LINGER, 0)
+    wanted = []
+    if transport != "tcp" and (sockets_dir is not None or transport == "ipc"):
+        wanted.append(_ipc_name(sockets_dir))
+    if transport != "ipc":
+        pull.setsockopt(zmq.IPV6, ":" in host)
+        wanted.append(f"tcp://[{host}]:0" if ":" in host else f"tcp://{host}:0")
+    try:
+        return pull, [_bind(pull, endpoint) for endpoint in wanted]
+    except BaseException:
+        close(pull)
+        raise
+
+
+def bind_acks(
+    ctx: Context, *, host: str, sockets_dir: str | os.PathLike[str] | None, transport: str
+) -> tuple[Socket, list[str]]:
+    """Bind the channel on which a worker's receivers acknowledge; as `bind_pull`."""
+    return bind_pull(
+        ctx, host=host, sockets_dir=sockets_dir, transport=transport, hwm=ACKS_HWM, max_frame=ACK_BYTES_MAX
+    )
+
+
+def dial_push(ctx: Context, endpoints: Sequence[str], *, hwm: int = SEND_HWM) -> Socket:
+    """Open one life of a link: one attempt to connect, over ipc when the peer's file is here, else over tcp.
+
+    Until it is up, `send` returns False, and afterwards False means that it is dead.  Raises ConfigError when
+    no endpoint can be reached from here.
+    """
+    endpoint = choose(endpoints)
+    push = ctx.socket(zmq.PUSH)
+    # One attempt, nothing before it is up: libzmq would hand a dead peer's messages to the next on its port.
+    push.setsockopt(zmq.RECONNECT_IVL, -1)
+    push.setsockopt(zmq.IMMEDIATE, 1)
+    push.setsockopt(zmq.SNDHWM, hwm)
+    push.setsockopt(zmq.LINGER, 0)
+    push.setsockopt(zmq.HEARTBEAT_IVL, LINK_HEARTBEAT_MS)
+    push.setsockopt(zmq.HEARTBEAT_TIMEOUT, LINK_TIMEOUT_MS)
+    push.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS)
+    push.setsockopt(zmq.IPV6, endpoint.startswith("tcp://["))
+    try:
+        push.connect(endpoint)
+    except zmq.ZMQError as error:
+        close(push)
+        raise ConfigError(f"cannot dial {endpoint}: {error.strerror}") from error
+    return push
+
+
+def choose(endpoints: Sequence[str]) -> str:
+    """Return the endpoint to dial.  Names of ipc files are random: one that exists here is the peer's."""
+    tcp = [endpoint for endpoint in endpoints if endpoint.startswith("tcp://")]
+    for endpoint in endpoints:
+        if endpoint.startswith("ipc://") and (not tcp or os.path.exists(endpoint[6:])):
+            return endpoint
+    if not tcp:
+        raise ConfigError(
+            f"none of {list(endpoints)} can be dialled from here: use transport 'auto' or 'tcp'"
+        )
+    return tcp[0]
+
+
+def send(push: Socket, frames: Sequence[Buffer]) -> bool:
+    """Send without waiting and return whether it was taken.
+
+    Frames over 64 KiB are not copied and must stay as they are.
+    """
+    try:
+        if len(frames) == 1:
+            push.send(frames[0], zmq.NOBLOCK, copy=False)
+        else:
+            push.send_multipart(frames, zmq.NOBLOCK, copy=False)
+    except zmq.Again:
+        return False
+    return True
+
+
+def receive(pull: Socket) -> list[memoryview] | None:
+    """Return the frames of the next message, None when there is none."""
+    try:
+        frame = pull.recv(zmq.NOBLOCK, copy=False, track=False)
+        frames = [frame.buffer]
+        while frame.more:
+            frame = pull.recv(0, copy=False, track=False)
+            frames.append(frame.buffer)
+    except zmq.Again:
+        return None
+    return frames
+
+
+def router(ctx: Context, endpoint: str) -> tuple[Socket, str]:
+    """Bind the registry's side of the dialogue; return it with the endpoint bound.  Raises RegistryError."""
+    check_endpoint(endpoint)
+    sock = ctx.socket(zmq.ROUTER)
+    sock.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    sock.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    sock.setsockopt(zmq.MAXMSGSIZE, REQUEST_BYTES_MAX)
+    sock.setsockopt(zmq.IPV6, endpoint.startswith("tcp://["))
+    _set_dialogue(sock)
+    try:
+        return sock, _bind(sock, endpoint)
+    except ConfigError as error:
+        close(sock)
+        raise RegistryError(str(error)) from error
+
+
+def dealer(ctx: Context, endpoint: str, identity: bytes | None = None) -> Socket:
+    """Connect a client's side of the dialogue.  Raises RegistryError when the endpoint is no address."""
+    check_endpoint(endpoint)
+    sock = ctx.socket(zmq.DEALER)
+    if identity is not None:
+        sock.setsockopt(zmq.ROUTING_ID, identity)
+    # Not IMMEDIATE: it would drop what a registry said last before it left.
+    sock.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    sock.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    sock.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS)
+    sock.setsockopt(zmq.MAXMSGSIZE, REPLY_BYTES_MAX)
+    sock.setsockopt(zmq.IPV6, endpoint.startswith("tcp://["))
+    _set_dialogue(sock)
+    try:
+        sock.connect(endpoint)
+    except zmq.ZMQError as error:
+        close(sock)
+        raise RegistryError(f"cannot dial the registry at {endpoint}: {error.strerror}") from error
+    return sock
+
+
+def check_endpoint(endpoint: str) -> None:
+    """Raise RegistryError unless the text looks like the address of a registry."""
+    scheme, _, rest = endpoint.partition("://")
+    host, _, port = rest.rpartition(":")
+    is_tcp = scheme == "tcp" and host and port.isascii() and port.isdigit() and int(port) < 65536
+    if is_tcp or (scheme == "ipc" and rest):
+        return
+    raise RegistryError(
+        f"{endpoint!r} is no registry's address: write tcp://HOST:PORT, e.g. tcp://127.0.0.1:5570"
+    )
+
+
+def ask(sock: Socket, payload: bytes) -> bool:
+    """Send one message of the dialogue without waiting; False when too many wait for their registry."""
+    return send(sock, (payload,))
+
+
+def answer(sock: Socket, peer: bytes, payload: bytes) -> bool:
+    """Send from the registry without waiting; False when the peer is gone or does not read."""
+    try:
+        sock.send_multipart((peer, payload), zmq.NOBLOCK)
+    except zmq.ZMQError as error:
+        if error.errno in (errno.EAGAIN, errno.EHOSTUNREACH):
+            return False
+        raise
+    return True
+
+
+def watch(sock: Socket) -> Socket:
+    """Return a socket that tells when the connection comes and goes; poll it and call `watched`."""
+    return sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+
+
+def watched(monitor: Socket) -> Literal["up", "down"] | None:
+    """Return the latest news of a watched connection, None without news."""
+    news: Literal["up", "down"] | None = None
+    try:
+        while True:  # an undrained monitor would freeze every socket of the context
+            event = recv_monitor_message(monitor, zmq.NOBLOCK)
+            news = "up" if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED else "down"
+    except zmq.Again:
+        return news
+
+
+def unwatch(sock: Socket) -> None:
+    """Stop watching; before the socket is closed."""
+    sock.disable_monitor()
+
+
+def close(*sockets: Socket | None, linger_ms: int = 0) -> None:
+    """Close sockets, dropping what they have not sent after `linger_ms`."""
+    for sock in sockets:
+        if sock is not None and not sock.closed:
+            sock.close(linger_ms)
+
+
+def end(ctx: Context) -> None:
+    """Close what is open in a context and end it without waiting for anyone."""
+    ctx.destroy(linger=0)
+
+
+def _set_dialogue(sock: Socket) -> None:
+    sock.setsockopt(zmq.LINGER, 0)
+    sock.setsockopt(zmq.SNDHWM, DIALOGUE_HWM)
+    sock.setsockopt(zmq.RCVHWM, DIALOGUE_HWM)
+    sock.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    sock.setsockopt(zmq.HEARTBEAT_IVL, DIALOGUE_HEARTBEAT_MS)
+    sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, DIALOGUE_TIMEOUT_MS)
+
+
+def _ipc_name(folder: str | os.PathLike[str] | None) -> str:
+    if folder is None:
+        raise ConfigError("transport 'ipc' needs a directory for its sockets: use 'tcp' or name a directory")
+    path = Path(folder).absolute() / secrets.token_hex(8)
+    if len(os.fsencode(path)) > IPC_PATH_BYTES:
+        raise ConfigError(
+            f"{path} is over {IPC_PATH_BYTES} bytes: use a shorter directory or transport 'tcp'"
+        )
+    return f"ipc://{path}"
+
+
+def _bind(sock: Socket, endpoint: str) -> str:
+    try:
+        sock.bind(endpoint)
+    except zmq.ZMQError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"{endpoint} is in use: stop what holds it, or bind another port (0: any free one)"
+            ) from error
+        raise ConfigError(f"cannot bind {endpoint}: {error.strerror}: use an address of this host") from error
+    return sock.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")

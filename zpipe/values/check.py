@@ -1,0 +1,90 @@
+"""The check of a pipeline: every fault at once, with its place and the way out.
+
+Imports users' modules to see what their callables take; starts nothing.
+"""
+
+from __future__ import annotations
+
+from zpipe.values.callables import describe
+from zpipe.values.errors import ConfigError
+from zpipe.values.faults import Fault, did_you_mean
+from zpipe.values.pipeline import Pipeline
+from zpipe.values.stage import NAME
+from zpipe.values.stagecheck import Found, check_callable, check_options
+
+NAME_RULE = "use a-z, 0-9 and -, a letter first"
+
+
+def check(pipeline: Pipeline) -> list[Fault]:
+    """Return every fault of the pipeline, those found while reading it first; none when it can run."""
+    found = [*_pipeline(pipeline), *_edges(pipeline)]
+    for spec in pipeline.stages:
+        info = None
+        if spec.run:  # its absence was noted while reading
+            try:
+                info = describe(spec.run, pipeline.folder)
+            except ConfigError as e:
+                found.append((f"stage.{spec.name}.run", f"stage {spec.name!r}: {e}"))
+        found += check_options(spec, info)
+        if info is not None:
+            found += check_callable(spec, info, is_read=bool(pipeline.readers(spec.name)))
+    faults = [*pipeline.faults, *(Fault(pipeline.place(path), text) for path, text in found)]
+    return list(dict.fromkeys(faults))
+
+
+def find_cycles(pipeline: Pipeline) -> list[list[str]]:
+    """Return the names along each cycle in the direction of the items, the first name again at the end."""
+    inputs = {spec.name: spec.inputs for spec in pipeline.stages}
+    cycles = []
+    while inputs := _knotted(inputs):
+        name = next(iter(inputs))
+        trail: list[str] = []
+        while name not in trail:
+            trail.append(name)
+            name = next(above for above in inputs[name] if above in inputs)
+        cycle = trail[trail.index(name) :]
+        cycles.append([name, *reversed(cycle)])
+        for name in cycle:
+            del inputs[name]
+    return cycles
+
+
+def _knotted(inputs: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Return what is left when stages whose inputs are all gone are taken away, again and again."""
+    left = {name: above for name, above in inputs.items() if any(x in inputs for x in above)}
+    return left if len(left) == len(inputs) else _knotted(left)
+
+
+def _pipeline(pipeline: Pipeline) -> Found:
+    if pipeline.name is None:
+        yield "name", "the pipeline has no name: add name = 'NAME'"
+    elif not isinstance(pipeline.name, str) or not NAME.fullmatch(pipeline.name):
+        yield "name", f"the pipeline has the bad name {pipeline.name!r}: {NAME_RULE}"
+    names = [spec.name for spec in pipeline.stages]
+    if not names:
+        yield "stage", f"pipeline {pipeline.name!r} has no stages: add at least a source"
+    elif all(spec.inputs for spec in pipeline.stages):
+        yield "stage", f"pipeline {pipeline.name!r} has no source: one stage must read no other"
+    for name in dict.fromkeys(names):
+        if not NAME.fullmatch(name):
+            yield f"stage.{name}", f"stage {name!r} has a bad name: {NAME_RULE}"
+        if (n := names.count(name)) > 1:
+            text = f"{n} stages have the name {name!r}: give each its own, like name={name + '-a'!r}"
+            yield f"stage.{name}", text
+
+
+def _edges(pipeline: Pipeline) -> Found:
+    names = {spec.name for spec in pipeline.stages}
+    for spec in pipeline.stages:
+        at, stage = f"stage.{spec.name}.from", f"stage {spec.name!r}"
+        for above in dict.fromkeys(spec.inputs):
+            base = above.partition(".")[0]
+            if above not in names and base in names:
+                yield at, f"{stage} reads {above!r}, but named outputs are not supported: read {base!r}"
+            elif above not in names:
+                yield at, f"{stage} reads {above!r}, but there is no such stage{did_you_mean(above, names)}"
+            if spec.inputs.count(above) > 1:
+                yield at, f"{stage} reads {above!r} more than once: name it once"
+    for cycle in find_cycles(pipeline):
+        text = f"stages form a cycle, {' -> '.join(cycle)}: items only go forward, so cut one `from`"
+        yield f"stage.{cycle[0]}.from", text

@@ -1,0 +1,162 @@
+"""What a stage may ask while it runs: the item at hand, random numbers seeded by it, the run folder.
+
+One thread runs all user code, so one `Current` is in force.  Whoever calls the code sets `run` and `index`;
+all else is worked out when asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from zpipe.values.errors import ConfigError
+from zpipe.values.paths import Run
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+
+@dataclass(frozen=True)
+class Item:
+    """The item at hand.
+
+    `path` is unique in a run and the same in every replay; `position` counts over all epochs of a partition;
+    `partition` and `partitions` are those of the item's source.
+    """
+
+    path: str
+    position: int
+    epoch: int
+    attempt: int
+    variant: Mapping[str, Any]
+    worker: str
+    partition: int
+    partitions: int
+
+
+class Current:
+    """What the code of one stage is called for: the item of `run` at `index`; no run before the first.
+
+    `lane_names` are those of the plan, `crops[1]` for the second partition of crops.
+    """
+
+    __slots__ = ("_rng", "_rng_of", "index", "run", "run_folder", "run_key", "lane_names", "stage",
+                 "variant", "worker")  # fmt: skip
+
+    def __init__(
+        self,
+        stage: str,
+        *,
+        worker: str,
+        lane_names: Mapping[int, str],
+        run_key: int,
+        run_folder: Path,
+        variant: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.stage = stage
+        self.worker = worker
+        self.lane_names = lane_names
+        self.run_key = run_key
+        self.run_folder = run_folder
+        self.variant = MappingProxyType(dict(variant or {}))
+        self.run: Run | None = None
+        self.index = 0
+        self._rng: Generator | None = None
+        self._rng_of: tuple[Any, ...] = ()
+
+    def item(self) -> Item:
+        """Return a view of the item at hand; ConfigError when there is none."""
+        run = self.run
+        if run is None:
+            raise ConfigError(
+                f"stage {self.stage!r} calls zp.item() before its first item: call it in __call__"
+            )
+        source = self.lane_names.get(run.lane, str(run.lane)).partition(">")[0]
+        name, _, partition = source.partition("[")
+        siblings = sum(
+            other.partition("[")[0] == name for other in self.lane_names.values() if ">" not in other
+        )
+        return Item(
+            path=run.text(self.lane_names, self.index),
+            position=run.path(self.index)[1],
+            epoch=run.epoch,
+            attempt=run.attempt,
+            variant=self.variant,
+            worker=self.worker,
+            partition=int(partition.rstrip("]") or 0),
+            partitions=max(1, siblings),
+        )
+
+    def rng(self) -> Generator:
+        """Return the generator of the item at hand, or of the stage before the first; one object per item.
+
+        Philox, keyed by BLAKE2b-128 over the run's key, the stage and the item's path.
+        """
+        run = self.run
+        at = () if run is None else (run, run.path(self.index), run.digest)
+        if self._rng is None or at != self._rng_of:
+            import numpy as np  # only for those who ask
+
+            path = "" if run is None else run.text(self.lane_names, self.index)
+            name = f"{self.run_key}\0{self.stage}\0{path}".encode()
+            key = int.from_bytes(blake2b(name, digest_size=16).digest(), "big")
+            self._rng, self._rng_of = np.random.Generator(np.random.Philox(key=key)), at
+        return self._rng
+
+
+_current: Current | None = None
+
+
+def enter(current: Current | None) -> Current | None:
+    """Put `current` in force and return the one before, to be put back."""
+    global _current
+    before, _current = _current, current
+    return before
+
+
+@contextmanager
+def inside(current: Current) -> Iterator[Current]:
+    """Have `current` in force inside of a `with`."""
+    before = enter(current)
+    try:
+        yield current
+    finally:
+        enter(before)
+
+
+def item() -> Item:
+    """Return a view of the item that the stage is called for.
+
+    Raises ConfigError outside of a running stage.
+    """
+    return _the("item").item()
+
+
+def rng() -> Generator:
+    """Return a random generator seeded by the run's key, the stage and the path of the item at hand.
+
+    The same item gets the same numbers in every replay, on any worker; ask for it anew with each item.
+    Raises ConfigError outside of a running stage.
+    """
+    return _the("rng").rng()
+
+
+def run_folder() -> Path:
+    """Return the folder of the run, for what a stage leaves there.
+
+    Raises ConfigError outside of a running stage.
+    """
+    return _the("run_folder").run_folder
+
+
+def _the(name: str) -> Current:
+    if _current is None:
+        raise ConfigError(
+            f"zp.{name}() is called outside of a running stage: call it in the stage's own code"
+        )
+    return _current

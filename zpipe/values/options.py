@@ -1,0 +1,142 @@
+"""The options of a stage: names, types, defaults and rules.  A new option is one more field of `Options`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+Rule = Callable[[Any], str | None]  # the rule in words when the value breaks it, None when it holds
+
+VARIANT_TEXT = re.compile(r"[A-Za-z0-9_.+-]+")
+
+
+def whole(least: int) -> Rule:
+    """Return the rule of a whole number."""
+
+    def rule(value: Any) -> str | None:
+        good = isinstance(value, int) and not isinstance(value, bool) and value >= least
+        return None if good else f"must be a whole number, at least {least}"
+
+    return rule
+
+
+def _word(*words: str) -> Rule:
+    return lambda value: None if value in words else f"must be one of {', '.join(map(repr, words))}"
+
+
+def switch(value: Any) -> str | None:
+    """Return the rule that a value which is neither true nor false breaks."""
+    return None if isinstance(value, bool) else "must be true or false"
+
+
+def _env(value: Any) -> str | None:
+    good = isinstance(value, dict) and all(isinstance(x, str) for pair in value.items() for x in pair)
+    return None if good else 'must be a table of text, like { OMP_NUM_THREADS = "1" }'
+
+
+def _devices(value: Any) -> str | None:
+    if not isinstance(value, list) or not all(type(x) in (int, str) for x in value):
+        return "must be a list of device numbers or ids, like [0, 1]"
+    return None if len({str(x) for x in value}) == len(value) else "must name each device once"
+
+
+def _grid(value: Any) -> str | None:
+    if not isinstance(value, dict) or not all(isinstance(values, list) for values in value.values()):
+        return "must be a table of lists, like { lr = [0.1, 0.01] }"
+    for key, values in value.items():
+        if not values:
+            return f"has no values for {key!r}: give at least one or leave {key!r} out"
+        for x in values:
+            if not isinstance(x, bool | int | float | str) or not VARIANT_TEXT.fullmatch(str(x)):
+                return f"has {x!r} for {key!r}, but values name variants: numbers, true, false or plain words"
+        if len({str(x) for x in values}) < len(values):
+            return f"repeats a value of {key!r}: each names a variant of its own"
+    return None
+
+
+def _option(default: Any, rule: Rule, *, of: str = "") -> Any:
+    """Declare an option; `of` is "source" or "reader" (a stage with inputs) when only those have it."""
+    meta = {"rule": rule, "of": of}
+    if isinstance(default, dict | list):
+        return field(default_factory=type(default), hash=False, metadata=meta)
+    return field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a stage may be told, beside its callable's own args.
+
+    Values are kept as given, in plain types; `broken` tells which break their rule.
+    """
+
+    workers: int = _option(1, whole(1))
+    epochs: int = _option(1, whole(1), of="source")
+    partitions: int = _option(1, whole(1), of="source")
+    replay: str = _option("skip", _word("seek", "skip", "no"), of="source")
+    ordered: bool = _option(False, switch, of="reader")
+    checkpoint: int | None = _option(None, whole(1), of="reader")
+    grid: dict[str, list[Any]] = _option({}, _grid)
+    env: dict[str, str] = _option({}, _env)
+    gpus: int = _option(0, whole(0))
+    devices: list[int | str] = _option([], _devices)
+
+    def broken(self) -> dict[str, str]:
+        """Return the rule in words for each option whose value breaks it."""
+        out = {}
+        for name, value in self.given().items():
+            rule = FIELDS[name].metadata["rule"](value)
+            if rule is not None:
+                out[name] = f"{rule}, not {value!r}" if rule.startswith("must") else rule
+        return out
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if not _same(getattr(self, f.name), f)}
+
+
+FIELDS = {f.name: f for f in fields(Options)}
+SOURCE_ONLY = frozenset(name for name, f in FIELDS.items() if f.metadata["of"] == "source")
+READER_ONLY = frozenset(name for name, f in FIELDS.items() if f.metadata["of"] == "reader")
+
+# Words of pipelines that this version refuses with a line of their own instead of a "did you mean".
+LATER = frozenset(
+    ("listen", "cmd", "join", "keep", "python", "image", "batch_size", "max_wait_s", "retries", "on_error",
+     "timeout", "restart", "outputs")
+)  # fmt: skip
+
+
+def _same(value: Any, f: Any) -> bool:
+    default = f.default_factory() if f.default is MISSING else f.default
+    return type(value) is type(default) and bool(value == default)
+
+
+def sort_options(raw: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
+    """Return the options that exist, typed, and what is left over."""
+    known = {key: value for key, value in raw.items() if key in FIELDS}
+    return Options(**known), {key: value for key, value in raw.items() if key not in FIELDS}
+
+
+def plain(value: Any) -> Any:
+    """Return `value` in the types that TOML has where that loses nothing: tuples as lists, paths as text."""
+    if isinstance(value, Mapping):
+        return {key: plain(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(x) for x in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def not_plain(value: Any, path: str) -> str | None:
+    """Return the first place in `value` that TOML cannot hold, with its type; None when all is plain."""
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                return f"{path} has the key {key!r} ({type(key).__name__})"
+        return next((bad for k, x in value.items() if (bad := not_plain(x, f"{path}.{k}"))), None)
+    if isinstance(value, list):
+        return next((bad for i, x in enumerate(value) if (bad := not_plain(x, f"{path}[{i}]"))), None)
+    if type(value) is int:
+        return None if -(2**63) <= value < 2**63 else f"{path} is past 64 bits"
+    return None if type(value) in (bool, float, str) else f"{path} is a {type(value).__name__}"

@@ -1,0 +1,128 @@
+"""Paths name items, runs are items whose paths follow each other, marks are what travels in place of an item.
+
+A path is `(lane, position, *elements)`: a lane number stands for a partition of a source and the arms taken
+at fan-outs since, `position` counts what the source made, and each split since has appended the index of the
+child.  A replay makes the same paths again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any
+
+Path = tuple[int, ...]
+
+
+class Mark(IntEnum):
+    """What stands at a path: an item, or a word about the item that is not there."""
+
+    ITEM = 0
+    TOMB = 1  # the item was dropped; nothing below its path comes any more
+    END = 2  # the split above had as many children as this element says
+    EPOCH = 3  # the source has finished an epoch
+    FIN = 4  # the source has finished
+
+
+class Run:
+    """`n` items of one lane whose paths differ by 0..n-1 in their last number.
+
+    `parts` holds what each item carries (encoded, or decoded under the simulator), None where a mark stands.
+    `marks` is one `Mark` byte per item, or None when all are items.  `digest` names the members of a group,
+    0 without one; everything derived from the group inherits it.
+    """
+
+    __slots__ = ("lane", "position", "elements", "digest", "n", "epoch", "attempt", "marks", "parts",
+                 "body", "arrays", "buffers", "values")  # fmt: skip
+
+    def __init__(
+        self,
+        lane: int,
+        position: int,
+        elements: tuple[int, ...],
+        n: int,
+        parts: list[Any] | None,
+        *,
+        epoch: int = 0,
+        digest: int = 0,
+        attempt: int = 0,
+        marks: bytes | None = None,
+    ) -> None:
+        self.lane = lane
+        self.position = position
+        self.elements = elements
+        self.n = n
+        self.parts = parts
+        self.epoch = epoch
+        self.digest = digest
+        self.attempt = attempt
+        self.marks = marks
+        self.body: Any = None  # as received and not yet decoded: memoryview of the msgpack body,
+        self.arrays = False  # whether it holds array forms,
+        self.buffers: tuple[Any, ...] = ()  # and its raw buffers
+        self.values: list[Any] | None = None  # the decoded items, once they have been asked for
+
+    def path(self, i: int) -> Path:
+        """Return the path of the `i`-th item."""
+        e = self.elements
+        if not e:
+            return (self.lane, self.position + i)
+        return (self.lane, self.position, *e[:-1], e[-1] + i)
+
+    def mark(self, i: int) -> int:
+        """Return the `Mark` of the `i`-th item."""
+        return self.marks[i] if self.marks is not None else 0
+
+    def slice(self, a: int, b: int) -> Run:
+        """Return the items a..b-1 as a run of their own; `parts` must be at hand."""
+        assert self.parts is not None and 0 <= a < b <= self.n
+        _, position, *elements = self.path(a)
+        marks = self.marks[a:b] if self.marks is not None else None
+        return Run(
+            self.lane, position, tuple(elements), b - a, self.parts[a:b], epoch=self.epoch,
+            digest=self.digest, attempt=self.attempt, marks=marks if marks and any(marks) else None,
+        )  # fmt: skip
+
+    def like(self, a: int, parts: list[Any], marks: bytes | None = None) -> Run:
+        """Return a run at the same paths as the items from `a` on, with other parts and marks."""
+        _, position, *elements = self.path(a)
+        return Run(
+            self.lane, position, tuple(elements), len(parts), parts, epoch=self.epoch,
+            digest=self.digest, marks=marks,
+        )  # fmt: skip
+
+    def on(self, lane: int) -> Run:
+        """Return the same items on another lane: the arm of a fan-out."""
+        return Run(
+            lane, self.position, self.elements, self.n, self.parts, epoch=self.epoch, digest=self.digest,
+            attempt=self.attempt, marks=self.marks,
+        )  # fmt: skip
+
+    def text(self, lane_names: Mapping[int, str], i: int = 0) -> str:
+        """Write the path of the `i`-th item, with its digest, as text."""
+        return format_path(lane_names.get(self.lane, str(self.lane)), self.path(i), self.digest)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Identify the run: equal keys are the same items."""
+        return (self.lane, self.position, self.elements, self.n, self.digest)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that the items hold."""
+        if self.parts is None:
+            return len(self.body or b"") + sum(len(b) for b in self.buffers)
+        return sum(getattr(p, "nbytes", 0) for p in self.parts if p is not None)
+
+    def __repr__(self) -> str:
+        marks = f" marks={list(self.marks)}" if self.marks else ""
+        return f"Run({self.path(0)} n={self.n}{marks})"
+
+
+def format_path(name: str, path: Path, digest: int = 0) -> str:
+    """Write a path as text, `crops:12.3`, with the digest of a group behind `#`; `name` is the lane's.
+
+    The text is unique within a run and the same in every replay: sinks commit by it.
+    """
+    numbers = ".".join(str(x) for x in path[1:])
+    return f"{name}:{numbers}#{digest:x}" if digest else f"{name}:{numbers}"

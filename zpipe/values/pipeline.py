@@ -1,0 +1,238 @@
+"""The pipeline as a frozen value: its stages in order, as a dict, and as a file.
+
+Knows the shape of a pipeline file and takes any content; what is wrong with it is kept for the check.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+from zpipe.values import tomlfile
+from zpipe.values.callables import name_of
+from zpipe.values.errors import ConfigError
+from zpipe.values.faults import Fault, did_you_mean
+from zpipe.values.stage import Stage, StageSpec, caller, default_name
+from zpipe.values.tables import Reader, place
+
+SCHEMA = 1
+TOP = ("schema", "name", "defaults", "stage")
+
+
+class Pipeline:
+    """A DAG of stages under a name.  Pipelines are equal when `to_dict` is.
+
+    `stages` are in topological order, as declared where that leaves a choice.  `folder` is where files and
+    modules are looked for first.  `faults` are those found while reading; `places` map dotted paths to
+    file:line.
+    """
+
+    name: str
+    stages: tuple[StageSpec, ...]
+    folder: Path
+    faults: tuple[Fault, ...]
+    places: Mapping[str, str]
+
+    def __init__(
+        self,
+        name: str,
+        *sinks: Stage | Sequence[Stage],
+        defaults: Mapping[str, Any] | None = None,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Take the stages that end the pipeline and all above them; a list of stages is a chain."""
+        path, line = caller()
+        home = Path(folder) if folder is not None else path.parent if path.exists() else Path.cwd()
+        ends = [_chain(x) if isinstance(x, list | tuple) else x for x in sinks]
+        for x in ends:
+            if not isinstance(x, Stage):
+                raise ConfigError(
+                    f"{path.name}:{line}: {x!r} is not a stage: give Pipeline the stages at its end"
+                )
+        nodes = _walk(x for x in ends if isinstance(x, Stage))
+        names = _names(nodes)
+        rows = []
+        places = {"name": f"{path.name}:{line}"}
+        for node in nodes:
+            run = node.run if isinstance(node.run, str) else name_of(node.run, home)
+            table = {**node.options, "run": run, "args": dict(node.args)}
+            if node.inputs:
+                table["from"] = [names[x] for x in node.inputs]
+            rows.append((names[node], table))
+            places.setdefault(f"stage.{names[node]}", node.place)
+        self._fill(name, rows, defaults or {}, home, [], places)
+
+    def _fill(
+        self,
+        name: Any,
+        rows: Sequence[tuple[str, Any]],
+        defaults: Any,
+        folder: Path,
+        faults: Iterable[Fault],
+        places: Mapping[str, str],
+    ) -> None:
+        reader = Reader(places, faults)
+        usable = reader.defaults(defaults, [stage for stage, _ in rows])
+        specs = [reader.stage(stage, table, usable) for stage, table in rows]
+        self.name = name
+        self.stages = _topological(specs)
+        self.folder = Path(os.path.abspath(folder))
+        self.faults = tuple(reader.faults)
+        self.places = MappingProxyType(dict(places))
+
+    def __setattr__(self, key: str, value: object) -> None:
+        if key in self.__dict__:
+            raise AttributeError(f"a pipeline is frozen: {key} cannot change")
+        super().__setattr__(key, value)
+
+    @classmethod
+    def from_dict(
+        cls,
+        data: Mapping[str, Any],
+        *,
+        folder: str | os.PathLike[str] = ".",
+        faults: Iterable[Fault] = (),
+        places: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Return the pipeline that `data`, shaped like a pipeline file, describes."""
+        found, places = list(faults), places or {}
+        if type(data.get("schema")) is not int or data.get("schema") != SCHEMA:
+            said = f"schema is {data['schema']!r}" if "schema" in data else "schema is missing"
+            found.append(Fault(place("schema", places), f"{said}: this version reads schema = {SCHEMA}"))
+        for key in data:
+            if key not in TOP:
+                found.append(Fault(place(key, places), f"unknown key {key!r}{did_you_mean(key, TOP)}"))
+        stages = data.get("stage", {})
+        if not isinstance(stages, Mapping):
+            found.append(
+                Fault(place("stage", places), f"stage is {stages!r}: write a table per stage, [stage.NAME]")
+            )
+            stages = {}
+        self = cls.__new__(cls)
+        rows = list(stages.items())
+        self._fill(data.get("name"), rows, data.get("defaults", {}), Path(folder), found, places)
+        return self
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], sets: Sequence[str] = ()) -> Self:
+        """Return the pipeline of a TOML file, `sets` (like "features.workers=8") applied.
+
+        Raises ConfigError when the file is not there or is no TOML; other faults are kept for the check.
+        """
+        read = tomlfile.read(Path(path), sets)
+        return cls.from_dict(read.data, folder=Path(path).parent, faults=read.faults, places=read.places)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the pipeline as a TOML file that loads as an equal one."""
+        tomlfile.write(Path(path), self.to_dict())
+
+    def with_sets(self, sets: Sequence[str]) -> Self:
+        """Return the pipeline with `sets` (like "features.workers=8") applied."""
+        if not sets:
+            return self
+        data, places = self.to_dict(), dict(self.places)
+        faults = [*self.faults, *tomlfile.apply_sets(data, sets, places)]
+        return self.from_dict(data, folder=self.folder, faults=faults, places=places)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the pipeline in the shape of its file, defaults left out."""
+        stages = {spec.name: spec.to_dict() for spec in self.stages}
+        return {"schema": SCHEMA, "name": self.name, "stage": stages}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pipeline) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash((self.name, tuple(spec.name for spec in self.stages)))
+
+    def __repr__(self) -> str:
+        return f"Pipeline({self.name!r}, {' '.join(spec.name for spec in self.stages)})"
+
+    def stage(self, name: str) -> StageSpec:
+        """Return the stage of that name; ConfigError when there is none."""
+        for spec in self.stages:
+            if spec.name == name:
+                return spec
+        hint = did_you_mean(name, [spec.name for spec in self.stages])
+        raise ConfigError(f"pipeline {self.name!r} has no stage {name!r}{hint}")
+
+    def readers(self, name: str) -> tuple[StageSpec, ...]:
+        """Return the stages that read the stage `name`."""
+        return tuple(spec for spec in self.stages if name in spec.inputs)
+
+    def role(self, spec: StageSpec) -> str:
+        """Return "source", "transform" or "sink"; a stage that nobody reads is a sink."""
+        if spec.is_source:
+            return "source"
+        return "transform" if self.readers(spec.name) else "sink"
+
+    def place(self, path: str) -> str:
+        """Return file:line of a dotted path like "stage.crops.workers", or the path where that is unknown."""
+        return place(path, self.places)
+
+
+def _topological(specs: Sequence[StageSpec]) -> tuple[StageSpec, ...]:
+    """Order stages after their inputs, the first declared first; those on a cycle come last, as declared."""
+    first = {spec.name: i for i, spec in reversed(list(enumerate(specs)))}
+    waits = [{first[x] for x in spec.inputs if x in first} for spec in specs]
+    below: list[list[int]] = [[] for _ in specs]
+    for i, above in enumerate(waits):
+        for j in above:
+            below[j].append(i)
+    ready = [i for i, above in enumerate(waits) if not above]
+    order: list[int] = []
+    while ready:
+        order.append(i := heapq.heappop(ready))
+        for j in below[i]:
+            waits[j].discard(i)
+            if not waits[j]:
+                heapq.heappush(ready, j)
+    stuck = sorted(set(range(len(specs))) - set(order))
+    return tuple(specs[i] for i in [*order, *stuck])
+
+
+def _chain(stages: Sequence[Stage]) -> Stage | None:
+    end: Stage | None = None
+    for x in stages:
+        if not isinstance(x, Stage):
+            raise ConfigError(f"{x!r} in a list given to Pipeline is not a stage")
+        if end is not None and x.inputs:
+            raise ConfigError(
+                f"{x.place}: {x!r} already reads a stage, but a list given to Pipeline is a chain: "
+                "give several ends as Pipeline(name, a, b)"
+            )
+        end = x if end is None else x(end)
+    return end
+
+
+def _walk(ends: Iterable[Stage]) -> list[Stage]:
+    seen: set[Stage] = set()
+    todo = list(ends)
+    while todo:
+        node = todo.pop()
+        if node not in seen:
+            seen.add(node)
+            todo.extend(node.inputs)
+    return sorted(seen, key=lambda node: node.declared)
+
+
+def _names(nodes: Sequence[Stage]) -> dict[Stage, str]:
+    """Name the nodes; a built-in without a name of its own gets a number where its name is taken."""
+    names = {node: node.name if node.name is not None else default_name(node.run) for node in nodes}
+    free = [node for node in nodes if node.name is None and _is_built_in(node)]
+    taken = {names[node] for node in nodes if node not in free}
+    for node in free:
+        base, n = names[node], 1
+        while names[node] in taken:
+            n += 1
+            names[node] = f"{base}-{n}"
+        taken.add(names[node])
+    return names
+
+
+def _is_built_in(node: Stage) -> bool:
+    return isinstance(node.run, str) and node.run.startswith("zpipe.")

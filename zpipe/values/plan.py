@@ -1,0 +1,218 @@
+"""The plan of a run: a checked pipeline with its variants laid out and everything numbered.
+
+This is what the registry hands to workers.  Stages, edges and lanes have numbers.  A lane stands for one
+partition of a source, or for what the hooks of a stage (`epoch_end`, `finish`) make, and for the arms taken at
+fan-outs since: so what meets again below a fan-out is told apart.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from zpipe.values.callables import CallableInfo, form_of, resolve
+from zpipe.values.pipeline import Pipeline
+from zpipe.values.stage import StageSpec
+
+MEMORY_HOOKS = frozenset(("state", "finish", "epoch_end"))
+SPLITTING = frozenset(("zpipe.stages:shuffle", "zpipe.stages:rechunk"))
+
+
+@dataclass(frozen=True)
+class EdgePlan:
+    """An edge: `to` reads what `from_` writes; marks travel on it when a stage with memory is below."""
+
+    number: int
+    from_: int
+    to: int
+    marked: bool
+    lanes: tuple[tuple[int, int], ...] = ()  # on the arm of a fan-out: (lane above, lane on this edge)
+
+    def lane_map(self) -> dict[int, int] | None:
+        """Return lane above -> lane on this edge, None when the edge changes none."""
+        return dict(self.lanes) if self.lanes else None
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage, or one variant of a grid."""
+
+    number: int
+    name: str  # of a variant: fit/lr=0.1,width=64
+    stage: str
+    role: str  # source, transform, sink
+    run: str
+    args: dict[str, Any]
+    env: dict[str, str]
+    workers: int
+    form: str  # map, split, group, commit, source
+    hooks: tuple[str, ...]  # methods of its class
+    memory: bool
+    splits: bool  # appends an element to the path
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    lanes: tuple[int, ...]  # of a source its own partitions, else the lanes of sources that reach it
+    depths: tuple[tuple[int, int], ...]  # (lane, elements of its paths) for all lanes that reach it
+    hook_lane: int | None  # the lane of what its hooks make
+    hooks_above: tuple[int, ...]  # the lanes of hooks that reach it, upstream first
+    epochs: int = 1
+    partitions: int = 1
+    replay: str = "skip"
+    checkpoint: int | None = None
+    variant: dict[str, Any] = field(default_factory=dict)
+
+    def depth_map(self) -> dict[int, int]:
+        """Return lane -> elements of its paths."""
+        return dict(self.depths)
+
+    @property
+    def loses_state(self) -> bool:
+        """Tell whether the stage accumulates what a death of its worker would lose."""
+        return "finish" in self.hooks and "state" not in self.hooks
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a worker, the registry and the launcher must agree on."""
+
+    name: str
+    folder: str
+    stages: tuple[StagePlan, ...]
+    edges: tuple[EdgePlan, ...]
+    lane_names: dict[int, str]
+    origins: dict[int, int]  # lane -> the lane that the source, or the hook, made it on
+
+    def stage(self, name: str) -> StagePlan:
+        """Return the stage of that name; KeyError when there is none."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain data, for msgpack or JSON."""
+        data = asdict(self)
+        data["lane_names"] = [[lane, name] for lane, name in self.lane_names.items()]
+        data["origins"] = [[lane, origin] for lane, origin in self.origins.items()]
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """Return the plan that `to_dict` wrote."""
+        plain = ("args", "env", "variant")
+        stages = tuple(StagePlan(**{k: v if k in plain else _tuples(v) for k, v in s.items()}) for s in data["stages"])
+        edges = tuple(EdgePlan(**{k: _tuples(v) for k, v in edge.items()}) for edge in data["edges"])
+        return cls(data["name"], data["folder"], stages, edges, dict(data["lane_names"]), dict(data["origins"]))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(x) for x in value) if isinstance(value, list | tuple) else value
+
+
+def plan(pipeline: Pipeline) -> Plan:
+    """Return the plan of a checked pipeline."""
+    infos = {spec.name: form_of(resolve(spec.run, pipeline.folder)) for spec in pipeline.stages}
+    return build(pipeline.name, str(pipeline.folder), pipeline.stages, infos)
+
+
+def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[str, CallableInfo]) -> Plan:
+    """Number the stages, variants, edges and sources; `specs` are in topological order."""
+    nodes = [(spec, variant) for spec in specs for variant in variants(spec)]
+    numbers: dict[str, list[int]] = {}
+    for number, (spec, _) in enumerate(nodes):
+        numbers.setdefault(spec.name, []).append(number)
+    pairs = [(up, down) for down, (spec, _) in enumerate(nodes) for read in spec.inputs for up in numbers[read]]
+    is_memory = [has_memory(spec, infos[spec.name]) for spec, _ in nodes]
+    leads_to_memory = list(is_memory)
+    for up, down in sorted(pairs, reverse=True):
+        leads_to_memory[up] = leads_to_memory[up] or leads_to_memory[down]
+
+    lanes = _Lanes()
+    edges: list[EdgePlan] = []
+    stages: list[StagePlan] = []
+    for number, (spec, variant) in enumerate(nodes):
+        info, options = infos[spec.name], spec.options
+        full = variant_name(spec.name, variant)
+        outputs = tuple(k for k, (up, _) in enumerate(pairs) if up == number)
+        inputs = tuple(k for k, (_, down) in enumerate(pairs) if down == number)
+        if not spec.inputs:
+            parts = options.partitions
+            arriving = {lanes.new(f"{full}[{k}]" if parts > 1 else full): 0 for k in range(parts)}
+        else:
+            arriving = {lane: depth for k in inputs for lane, depth in lanes.on_edge[k].items()}
+        hook = None
+        if spec.inputs and outputs and info.hooks & {"finish", "epoch_end"} and not spec.is_grouping:
+            hook = lanes.new(f"{full}.finish", hook=True)
+        form = "source" if not spec.inputs else "group" if spec.is_grouping else info.form
+        stages.append(
+            StagePlan(
+                number=number, name=full, stage=spec.name,
+                role="source" if not spec.inputs else "transform" if outputs else "sink",
+                run=spec.run, args={**spec.args, **variant}, env=dict(options.env), workers=options.workers,
+                form=form, hooks=tuple(sorted(info.hooks)), memory=is_memory[number],
+                splits=form == "split" or spec.run in SPLITTING, inputs=inputs, outputs=outputs,
+                lanes=tuple(sorted(lane for lane in arriving if lane not in lanes.hooks)),
+                depths=tuple(sorted(arriving.items())), hook_lane=hook,
+                hooks_above=tuple(sorted(lane for lane in arriving if lane in lanes.hooks)),
+                epochs=options.epochs, partitions=options.partitions, replay=options.replay,
+                checkpoint=options.checkpoint, variant=variant,
+            )
+        )  # fmt: skip
+        leaving = {lane: depth + stages[-1].splits for lane, depth in arriving.items()}
+        if hook is not None:
+            leaving[hook] = 0
+        for k in outputs:
+            below = pairs[k][1]
+            arms = lanes.arm(variant_name(nodes[below][0].name, nodes[below][1]), leaving) if len(outputs) > 1 else {}
+            lanes.on_edge[k] = {arms.get(lane, lane): depth for lane, depth in leaving.items()}
+            edges.append(EdgePlan(k, number, below, leads_to_memory[below], tuple(arms.items())))
+    edges.sort(key=lambda edge: edge.number)
+    return Plan(name, folder, tuple(stages), tuple(edges), lanes.names, lanes.origins)
+
+
+class _Lanes:
+    """The lanes of a plan while it is built."""
+
+    def __init__(self) -> None:
+        self.names: dict[int, str] = {}
+        self.origins: dict[int, int] = {}
+        self.hooks: set[int] = set()
+        self.on_edge: dict[int, dict[int, int]] = {}  # edge -> lane -> depth
+
+    def new(self, name: str, *, hook: bool = False) -> int:
+        lane = len(self.names)
+        self.names[lane] = name
+        self.origins[lane] = lane
+        if hook:
+            self.hooks.add(lane)
+        return lane
+
+    def arm(self, below: str, leaving: Mapping[int, int]) -> dict[int, int]:
+        """Return lane -> new lane for the arm of a fan-out that leads to stage `below`."""
+        arms = {}
+        for lane in leaving:
+            arms[lane] = self.new(f"{self.names[lane]}>{below}", hook=lane in self.hooks)
+            self.origins[arms[lane]] = self.origins[lane]
+        return arms
+
+
+def has_memory(spec: StageSpec, info: CallableInfo) -> bool:
+    """Tell whether a stage needs its inputs in source order, and so one worker."""
+    if not spec.inputs:
+        return False
+    options = spec.options
+    return bool(options.ordered or options.checkpoint or spec.is_grouping or info.hooks & MEMORY_HOOKS)
+
+
+def variants(spec: StageSpec) -> Iterator[dict[str, Any]]:
+    """Yield the points of the stage's grid, one empty point without a grid."""
+    grid = spec.options.grid
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
+
+
+def variant_name(stage: str, variant: Mapping[str, Any]) -> str:
+    """Return the name of a variant, `fit/lr=0.1,width=64`."""
+    return f"{stage}/{','.join(f'{k}={v}' for k, v in variant.items())}" if variant else stage

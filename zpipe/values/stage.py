@@ -1,0 +1,194 @@
+"""Stages as users write them in Python, and the frozen specification each becomes.
+
+Knows how stages are named and wired; refuses to know whether a callable exists or what it does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from zpipe.values.errors import ConfigError
+from zpipe.values.options import Options, Rule, plain, switch, whole
+
+NAME = re.compile(r"[a-z][a-z0-9-]*")
+GROUPING = frozenset(("zpipe.stages:batch", "zpipe.stages:shuffle", "zpipe.stages:rechunk"))
+
+# The args of each built-in: its rule and its default, `...` where it must be given.
+BUILT_INS: dict[str, dict[str, tuple[Rule, Any]]] = {
+    "zpipe.stages:batch": {"size": (whole(1), ...), "drop_last": (switch, False)},
+    "zpipe.stages:unbatch": {},
+    "zpipe.stages:shuffle": {"size": (whole(1), ...), "seed": (whole(0), 0)},
+    "zpipe.stages:rechunk": {"size": (whole(1), ...)},
+}
+
+_declared = itertools.count()  # stages keep the order in which the user wrote them
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage of a pipeline, checked or not.
+
+    `run` is "module:name" or "file.py:name"; `inputs` are names of stages, several are merged; `extra` are
+    options that do not exist, kept for the check.
+    """
+
+    name: str
+    run: str
+    inputs: tuple[str, ...] = ()
+    args: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    options: Options = field(default_factory=Options)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def is_source(self) -> bool:
+        """Tell whether the stage reads no other stage."""
+        return not self.inputs
+
+    @property
+    def is_grouping(self) -> bool:
+        """Tell whether the stage is a built-in that groups items in source order."""
+        return self.run in GROUPING
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the stage's table in a pipeline file, defaults left out."""
+        out: dict[str, Any] = {"run": self.run}
+        if self.inputs:
+            out["from"] = self.inputs[0] if len(self.inputs) == 1 else list(self.inputs)
+        if self.args:
+            out["args"] = plain(self.args)
+        return {**out, **plain(self.options.given()), **plain(self.extra)}
+
+
+class Stage:
+    """A stage as written in Python: a template until called with its upstream, a source if it never is."""
+
+    __slots__ = ("run", "name", "args", "options", "inputs", "place", "declared")
+
+    def __init__(
+        self,
+        run: str | Callable[..., Any],
+        name: str | None,
+        args: Mapping[str, Any],
+        options: Mapping[str, Any],
+        inputs: tuple[Stage, ...] = (),
+    ) -> None:
+        self.run = run
+        self.name = name
+        self.args = MappingProxyType(plain(args))
+        self.options = MappingProxyType(plain(options))
+        self.inputs = inputs
+        path, line = caller()
+        self.place = f"{path.name}:{line}"
+        self.declared = next(_declared)
+
+    def __call__(self, *upstream: Stage | Merge) -> Stage:
+        """Return this stage reading `upstream`; without any, a source."""
+        if not upstream:
+            return self
+        if self.inputs:
+            raise ConfigError(
+                f"{_here()}: {self!r} already reads {self.inputs[0]!r}: make another zp.stage(...)"
+            )
+        if len(upstream) > 1:
+            raise ConfigError(
+                f"{_here()}: {self!r} is given {len(upstream)} stages to join, which is not supported: "
+                "zp.merge(a, b) interleaves them"
+            )
+        return Stage(self.run, self.name, self.args, self.options, _flat(upstream))
+
+    def __repr__(self) -> str:
+        return f"stage {self.name or default_name(self.run)!r}"
+
+
+class Merge:
+    """Several stages read as one, their items interleaved."""
+
+    __slots__ = ("inputs",)
+
+    def __init__(self, inputs: tuple[Stage, ...]) -> None:
+        self.inputs = inputs
+
+
+def stage(
+    run: str | Callable[..., Any],
+    *,
+    name: str | None = None,
+    args: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Stage:
+    """Make a stage of a callable or of "module:name"; `args` are its own, options those of `Options`."""
+    if not isinstance(run, str) and not callable(run):
+        raise ConfigError(f"{_here()}: {run!r} is no callable: give a function, a class or 'module:name'")
+    if args is not None and not isinstance(args, Mapping):
+        raise ConfigError(f"{_here()}: args is {args!r}: give a map, like args={{'size': 64}}")
+    return Stage(run, name, args or {}, options)
+
+
+def batch(size: int, *, drop_last: bool = False, **options: Any) -> Stage:
+    """Group `size` items in source order; the last group of the run may be shorter unless `drop_last`."""
+    return _built_in("batch", options, size=size, drop_last=drop_last)
+
+
+def unbatch(**options: Any) -> Stage:
+    """Send the members of each group one by one."""
+    return _built_in("unbatch", options)
+
+
+def shuffle(size: int, *, seed: int = 0, **options: Any) -> Stage:
+    """Permute each block of `size` items, the same way in every run of that seed."""
+    return _built_in("shuffle", options, size=size, seed=seed)
+
+
+def rechunk(size: int, **options: Any) -> Stage:
+    """Regroup the members of arriving groups into groups of `size`."""
+    return _built_in("rechunk", options, size=size)
+
+
+def merge(*inputs: Stage | Merge) -> Merge:
+    """Read several stages as one; their items interleave."""
+    if not inputs:
+        raise ConfigError(f"{_here()}: zp.merge() needs at least one stage")
+    return Merge(_flat(inputs))
+
+
+def default_name(run: str | Callable[..., Any]) -> str:
+    """Return a stage's name by its callable: `TrainNet` and `train_net` are both train-net."""
+    if isinstance(run, str):
+        text = run.rpartition(":")[2]
+    else:
+        text = getattr(run, "__qualname__", type(run).__name__)
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", text.rpartition(".")[2])
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "stage"
+
+
+def caller() -> tuple[Path, int]:
+    """Return the file and line of the nearest caller outside this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__')}.".startswith("zpipe."):
+        frame = frame.f_back
+    return Path(frame.f_code.co_filename), frame.f_lineno
+
+
+def _built_in(name: str, options: dict[str, Any], **args: Any) -> Stage:
+    return Stage(f"zpipe.stages:{name}", options.pop("name", None), args, options)
+
+
+def _flat(upstream: tuple[Stage | Merge, ...]) -> tuple[Stage, ...]:
+    out: list[Stage] = []
+    for x in upstream:
+        if not isinstance(x, Stage | Merge):
+            raise ConfigError(f"{_here()}: {x!r} is not a stage: wire zp.stage(...) to the result of another")
+        out.extend(x.inputs if isinstance(x, Merge) else (x,))
+    return tuple(out)
+
+
+def _here() -> str:
+    path, line = caller()
+    return f"{path.name}:{line}"

@@ -1,0 +1,204 @@
+"""The check of one stage: its options, and whether its callable fits its place and its args.
+
+Knows the stage and what its callable takes; refuses to know the rest of the pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from inspect import Parameter
+
+from zpipe.values.callables import CallableInfo
+from zpipe.values.faults import did_you_mean
+from zpipe.values.options import FIELDS, LATER, READER_ONLY, SOURCE_ONLY, not_plain
+from zpipe.values.stage import BUILT_INS, StageSpec
+
+Found = Iterator[tuple[str, str]]  # dotted path, text
+
+READER_HOOKS = ("state", "restore", "finish", "epoch_end", "commit")
+POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+REST = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+
+
+def is_memory(spec: StageSpec, info: CallableInfo) -> bool:
+    """Tell whether the stage remembers across items, and so has one worker and saves before it acks."""
+    return _why_memory(spec, info) is not None
+
+
+def check_options(spec: StageSpec, info: CallableInfo | None) -> Found:
+    """Find unknown options, broken rules, and options that are for other stages."""
+    at, stage, options = f"stage.{spec.name}", f"stage {spec.name!r}", spec.options
+    for key in spec.extra:
+        if key in LATER:
+            text = f"option {key!r} is not supported by this version: leave it out"
+        elif info is not None and key in _fillable(spec, info):
+            text = f"{key!r} is an argument of {spec.run}, not an option: put it in args"
+        else:
+            text = f"there is no option {key!r}{did_you_mean(key, [*FIELDS, 'run', 'from', 'args'])}"
+        yield f"{at}.{key}", f"{stage}: {text}"
+    broken = options.broken()
+    for key, rule in broken.items():
+        yield f"{at}.{key}", f"{stage}: {key} {rule}"
+    for key in options.given():
+        if spec.inputs and key in SOURCE_ONLY:
+            yield f"{at}.{key}", f"{stage}: {key} is an option of sources, but it reads {spec.inputs[0]!r}"
+        if not spec.inputs and key in READER_ONLY:
+            yield f"{at}.{key}", f"{stage}: {key} is an option of stages with inputs, but it is a source"
+    if (
+        not spec.inputs
+        and not broken.keys() & {"workers", "partitions"}
+        and options.workers > options.partitions
+    ):
+        rule = f"has {options.workers} workers for {options.partitions} partitions"
+        yield f"{at}.workers", f"source {spec.name!r} {rule}: raise partitions or lower workers"
+    if options.devices and not broken.keys() & {"gpus", "devices"} and options.gpus > len(options.devices):
+        rule = f"wants {options.gpus} gpus for each worker from {len(options.devices)} devices"
+        yield f"{at}.gpus", f"{stage} {rule}: lower gpus or add devices"
+
+
+def check_callable(spec: StageSpec, info: CallableInfo, *, is_read: bool) -> Found:
+    """Find what does not fit between the stage, its args and its callable."""
+    yield from _form(spec, info, is_read=is_read)
+    yield from _args(spec, info)
+    yield from _memory(spec, info)
+
+
+def _form(spec: StageSpec, info: CallableInfo, *, is_read: bool) -> Found:
+    at, stage = f"stage.{spec.name}.run", f"stage {spec.name!r} ({spec.run})"
+    if info.is_async:
+        yield at, f"{stage} is async, but stages are called one item at a time: use a plain def"
+    elif not spec.inputs and info.is_built_in:
+        yield at, f"{stage} reads no stage, but has nothing to send of its own: name its input in `from`"
+    elif not spec.inputs and not info.yields:
+        rule = "reads no stage, so it is a source, but does not yield"
+        yield at, f"{stage} {rule}: name its input in `from`, or make it a generator"
+    elif spec.inputs and info.is_class and not info.form:
+        yield at, f"{stage} has no __call__: add __call__(item), or commit(items) for a sink"
+    elif spec.inputs and not info.takes_input:
+        yield (
+            at,
+            f"{stage} takes no item, but reads {spec.inputs[0]!r}: give it a first parameter for the item",
+        )
+    elif info.is_class and (extra := _wants(spec, info)):
+        gets = "one item" if spec.inputs else "none"
+        yield at, f"{stage}: __call__ wants also {', '.join(extra)}, but gets {gets}: args go to __init__"
+    if is_read and spec.inputs and "commit" in info.hooks:
+        yield at, f"{stage} has commit(), which only sinks have, but another stage reads it: rename commit"
+    if not info.is_class and info.hooks:
+        yield at, f"{stage} is an object made at import: name its class, which is built in the worker"
+    if not spec.inputs:
+        for hook in sorted(info.hooks & set(READER_HOOKS)):
+            yield at, f"{stage} has {hook}(), which is never called on a source: rename it or leave it out"
+        if spec.options.replay == "seek" and info.yields and not info.takes_start:
+            rule = "replay = 'seek' needs a parameter `start`, the position to begin at"
+            yield f"stage.{spec.name}.replay", f"{stage}: {rule}: add it, or use replay = 'skip'"
+
+
+def _args(spec: StageSpec, info: CallableInfo) -> Found:
+    at, stage = f"stage.{spec.name}", f"stage {spec.name!r} ({spec.run})"
+    options = spec.options
+    grid = options.grid if isinstance(options.grid, dict) else {}
+    for key, value in spec.args.items():
+        if bad := not_plain(value, f"args.{key}"):
+            yield (
+                f"{at}.args.{key}",
+                f"{stage}: {bad}: args hold numbers, text, true, false, lists and tables",
+            )
+        if key in grid:
+            yield f"{at}.grid.{key}", f"{stage}: {key!r} is in args and in grid: leave it in one of them"
+    for key, (rule, _) in BUILT_INS.get(spec.run, {}).items():
+        values = grid.get(key, [])
+        for value in [spec.args[key]] if key in spec.args else values if isinstance(values, list) else []:
+            if broken := rule(value):
+                yield f"{at}.args.{key}", f"{stage}: {key} {broken}, not {value!r}"
+    if info.parameters is None:
+        return
+    item = _item(spec, info)
+    fillable = _fillable(spec, info)
+    takes_any = any(p.kind is Parameter.VAR_KEYWORD for p in info.parameters)
+    for table, keys in (("args", spec.args), ("grid", grid)):
+        for key in keys:
+            if key == item:
+                text = f"{stage}: {key!r} is where the item goes: leave it out of {table}"
+            elif key not in fillable and not takes_any:
+                hint = did_you_mean(key, fillable) or (
+                    ": it is an option, write it beside args" if key in FIELDS else _takes(fillable)
+                )
+                text = f"{stage} takes no argument {key!r}{hint}"
+            else:
+                continue
+            yield f"{at}.{table}.{key}", text
+    if not spec.inputs and not info.yields:
+        return  # whether its first parameter is for an item or for an arg is not known
+    seeks = not spec.inputs and options.replay == "seek" and not info.is_class
+    for p in info.parameters:
+        needed = p.default is Parameter.empty and p.kind not in REST and p.name != item
+        if needed and p.name not in spec.args and p.name not in grid and not (seeks and p.name == "start"):
+            yield f"{at}.args", f"{stage} needs an argument {p.name!r}: {_way_out(spec, info, p)}"
+
+
+def _memory(spec: StageSpec, info: CallableInfo) -> Found:
+    at, stage = f"stage.{spec.name}", f"stage {spec.name!r}"
+    why = _why_memory(spec, info)
+    workers = spec.options.workers
+    if why and "workers" not in spec.options.broken() and workers > 1:
+        yield f"{at}.workers", f"{stage} {why}, so it has one worker, not {workers}: set workers = 1"
+    if not spec.inputs:
+        return
+    can_save = {"state", "restore"} <= info.hooks
+    if spec.options.checkpoint is not None and not can_save:
+        rule = "has checkpoint, but its callable is no class with state() and restore(state)"
+        yield f"{at}.checkpoint", f"{stage} {rule}: add both, or leave checkpoint out"
+    elif not can_save and (half := info.hooks & {"state", "restore"}):
+        has, lacks = ("state", "restore") if "state" in half else ("restore", "state")
+        yield f"{at}.run", f"{stage} ({spec.run}) has {has}() but no {lacks}(): a save needs both"
+
+
+def _why_memory(spec: StageSpec, info: CallableInfo) -> str | None:
+    if not spec.inputs:
+        return None
+    if spec.options.ordered is True:
+        return "is ordered"
+    if spec.is_grouping:
+        return "groups items in source order"
+    if spec.options.checkpoint is not None:
+        return "has a checkpoint"
+    hook = next((hook for hook in ("state", "finish", "epoch_end") if hook in info.hooks), None)
+    return f"has {hook}() and so remembers" if hook else None
+
+
+def _wants(spec: StageSpec, info: CallableInfo) -> list[str]:
+    """Return the parameters of a class's __call__ that nobody fills."""
+    needed = [p.name for p in info.call or () if p.default is Parameter.empty and p.kind not in REST]
+    if spec.inputs:
+        return needed[1:]
+    return [name for name in needed if (name, spec.options.replay) != ("start", "seek")]
+
+
+def _item(spec: StageSpec, info: CallableInfo) -> str | None:
+    """Return the name of a function's parameter that takes the item, which args cannot fill."""
+    if not spec.inputs or info.is_class or info.is_built_in:
+        return None
+    return next((p.name for p in info.parameters or () if p.kind in POSITIONAL), None)
+
+
+def _fillable(spec: StageSpec, info: CallableInfo) -> list[str]:
+    item = _item(spec, info)
+    return [p.name for p in info.parameters or () if p.kind in NAMED and p.name != item]
+
+
+def _takes(fillable: list[str]) -> str:
+    return f": it takes {', '.join(fillable)}" if fillable else ": it takes none"
+
+
+def _way_out(spec: StageSpec, info: CallableInfo, p: Parameter) -> str:
+    if p.kind is Parameter.POSITIONAL_ONLY:
+        return "args go by name, so it must not be positional-only"
+    if not spec.inputs and not info.is_class and p.name == "start":
+        return "set replay = 'seek', or give it a default"
+    if not spec.inputs and not info.is_class and p.kind in POSITIONAL:
+        return "give it in args, or name the stage's input in `from`"
+    if spec.inputs and not info.is_class and p.kind in POSITIONAL:
+        return "give it in args (a stage takes one item; joining is not supported)"
+    return "give it in args"

@@ -1,0 +1,105 @@
+"""The tables of a pipeline file, read into stage specifications; whatever is misshapen becomes a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from zpipe.values.faults import Fault, did_you_mean
+from zpipe.values.options import FIELDS, LATER, READER_ONLY, SOURCE_ONLY, Options, plain, sort_options
+from zpipe.values.stage import BUILT_INS, StageSpec
+
+
+class Reader:
+    """Read tables into specifications; `faults` grows."""
+
+    def __init__(self, places: Mapping[str, str], faults: Iterable[Fault] = ()) -> None:
+        self.places = places
+        self.faults = list(faults)
+
+    def fault(self, path: str, text: str) -> None:
+        """Note a fault at a dotted path."""
+        self.faults.append(Fault(place(path, self.places), text))
+
+    def defaults(self, table: Any, names: Sequence[str]) -> dict[str, Any]:
+        """Return the usable entries of [defaults]; `names` are those of the stages.
+
+        A stage only gets the defaults it can have: a source no `ordered`, a reader no `epochs`.
+        """
+        if not isinstance(table, Mapping):
+            self.fault("defaults", f"defaults is {table!r}: write a table [defaults] of options")
+            return {}
+        out = {}
+        for key, value in table.items():
+            text = _bad_default(key, plain(value), names)
+            if text:
+                self.fault(f"defaults.{key}", text)
+            else:
+                out[key] = plain(value)
+        return out
+
+    def stage(self, name: str, table: Any, defaults: Mapping[str, Any]) -> StageSpec:
+        """Return the stage that `table` describes, `defaults` filled in where it can have them."""
+        at = f"stage.{name}"
+        if not isinstance(table, Mapping):
+            self.fault(at, f"stage {name!r} is {table!r}: write a table [stage.{name}]")
+            return StageSpec(name, "")
+        raw: dict[str, Any] = {key: plain(value) for key, value in table.items()}
+        run, above, args = raw.pop("run", ""), raw.pop("from", None), raw.pop("args", {})
+        if not isinstance(run, str):
+            self.fault(f"{at}.run", f"stage {name!r}: run is {run!r}: write 'module:name' or 'file.py:name'")
+            run = ""
+        elif not run and "cmd" not in raw:
+            self.fault(at, f"stage {name!r} has no run: add run = 'module:name' or 'file.py:name'")
+        if not isinstance(args, dict):
+            self.fault(f"{at}.args", f"stage {name!r}: args is {args!r}: write a table, like {{ size = 64 }}")
+            args = {}
+        for key, (_, default) in BUILT_INS.get(run, {}).items():
+            if type(args.get(key)) is type(default) and args[key] == default:
+                del args[key]  # so that twins are equal
+        is_source = above is None and "join" not in raw
+        unfit = READER_ONLY if is_source else SOURCE_ONLY
+        for key, value in defaults.items():
+            if key == "env" and isinstance(raw.get("env", {}), dict):
+                raw["env"] = {**value, **raw.get("env", {})}
+            elif key not in unfit:
+                raw.setdefault(key, value)
+        options, extra = sort_options(raw)
+        return StageSpec(name, run, self._inputs(name, above), args, options, extra)
+
+    def _inputs(self, name: str, above: Any) -> tuple[str, ...]:
+        at = f"stage.{name}.from"
+        entries = above if isinstance(above, list) else [] if above is None else [above]
+        inputs = []
+        if above == []:
+            self.fault(at, f"stage {name!r}: from is empty: name a stage, or leave it out for a source")
+        for entry in entries:
+            if isinstance(entry, dict):
+                for key in sorted(entry.keys() - {"stage"}):
+                    why = "is not supported by this version" if key in LATER else "does not exist"
+                    self.fault(at, f"stage {name!r}: the edge option {key!r} {why}: leave it out")
+                entry = entry.get("stage")
+            if isinstance(entry, str):
+                inputs.append(entry)
+            else:
+                self.fault(at, f"stage {name!r}: from holds {entry!r}: name a stage or a list of stages")
+        return tuple(inputs)
+
+
+def place(path: str, places: Mapping[str, str]) -> str:
+    """Return the place of `path`, of the nearest table around it or of the file, else `path` itself."""
+    at = path
+    while at not in places and "." in at:
+        at = at.rpartition(".")[0]
+    return places.get(at) or places.get("", path)
+
+
+def _bad_default(key: str, value: Any, names: Sequence[str]) -> str | None:
+    if key in FIELDS:
+        rule = Options(**{key: value}).broken().get(key)
+        return rule and f"the default {key} {rule}"
+    if key in names:
+        return f"{key!r} is a stage, but defaults hold options for all stages: write [stage.{key}]"
+    if key in LATER:
+        return f"option {key!r} is not supported by this version: leave it out"
+    return f"there is no option {key!r}{did_you_mean(key, FIELDS)}"

@@ -1,0 +1,324 @@
+"""Items and small maps as msgpack and back; knows nothing of frames, links or sockets.
+
+What a reader accepts, checked before anything is built:
+  a body of several items     JOINED_MAX bytes
+  a body of one item          BODY_MAX bytes, and past JOINED_MAX at most ELEMENTS_MAX values in it
+  nesting                     1024 containers, msgpack's own stack
+  length prefixes             past UNCHECKED_MAX bytes of body, none that claims what does not follow
+So a hostile body costs its own size and at most what JOINED_MAX empty maps do, about 0.3 s and 100 MiB.
+Not guarded against: map keys chosen so that their hashes collide.
+One thread encodes; any may decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped,unused-ignore]
+
+from zpipe.values.errors import EncodeError, ProtocolError
+from zpipe.values.paths import Run
+from zpipe.wire.arrays import RAW_CODE, ArrayReader, UnfitError, to_map
+from zpipe.wire.scan import scan
+
+BODY_MAX = 64 * 2**20  # bytes
+JOINED_MAX = 2**20  # bytes
+ELEMENTS_MAX = 2**17  # values and keys
+NESTING_MAX = 1023  # of an item; the list of the items in a body is one more
+BUFFERS_MAX = 1024  # raw buffers of one item; further arrays travel inline
+UNCHECKED_MAX = 1024  # bytes up to which a lying length prefix costs less than looking for it
+
+MAY_HOLD = (
+    "an item may hold None, bool, int, float, str, bytes, list, tuple, dict, aware datetime and numpy arrays"
+)
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Encoded:
+    """One item as it travels: `head` is its msgpack, `buffers` the raw buffers that the head names.
+
+    `arrays` tells that the head holds array forms, so that a reader must look for them.
+    """
+
+    __slots__ = ("arrays", "buffers", "head", "nbytes")
+
+    def __init__(self, head: bytes, buffers: tuple[memoryview, ...] = (), arrays: bool = False) -> None:
+        self.head = head
+        self.buffers = buffers
+        self.arrays = arrays
+        self.nbytes = len(head) + sum(map(len, buffers)) if buffers else len(head)
+
+    def __repr__(self) -> str:
+        return f"Encoded({self.nbytes} bytes, {len(self.buffers)} buffers)"
+
+
+class _Packing:
+    """The packer, reused for every item, and what its hook met in the item at hand."""
+
+    def __init__(self) -> None:
+        self.buffers: list[memoryview] = []
+        self.arrays = False
+        self.pack: Callable[[object], bytes] = msgpack.Packer(default=self._other, datetime=True).pack
+
+    def clear(self) -> None:
+        self.buffers = []
+        self.arrays = False
+
+    def _other(self, value: object) -> object:
+        form = to_map(value, self._raw)
+        if form is None:
+            raise TypeError(type(value))
+        self.arrays = True
+        return form
+
+    def _raw(self, view: memoryview) -> object:
+        self.arrays = True
+        if len(self.buffers) == BUFFERS_MAX:
+            return bytes(view)
+        self.buffers.append(view)
+        return msgpack.ExtType(RAW_CODE, (len(self.buffers) - 1).to_bytes(4, "big"))
+
+
+_packing = _Packing()
+_pack = _packing.pack
+
+
+def encode_item(value: object) -> Encoded:
+    """Encode one item; large arrays are not copied and must not change any more.
+
+    Raises EncodeError naming the type and the place of what cannot travel.
+    """
+    if _packing.arrays:  # left by a call that failed
+        _packing.clear()
+    try:
+        head = _pack(value)
+    except (TypeError, ValueError, OverflowError, BufferError) as error:
+        raise _explain(value, error) from None
+    if len(head) > UNCHECKED_MAX:
+        _check_head(head)
+    if not _packing.arrays:
+        return Encoded(head)
+    encoded = Encoded(head, tuple(_packing.buffers), True)
+    _packing.clear()
+    return encoded
+
+
+def decode_item(encoded: Encoded) -> Any:
+    """Decode one encoded item; arrays are read-only views.  Raises ProtocolError."""
+    return _decode(encoded.head, 1, encoded.arrays, encoded.buffers)
+
+
+def decode_run(run: Run) -> list[Any]:
+    """Return the decoded items of a run, None where a mark stands; the run stays as it is.
+
+    Raises ProtocolError when the body is not a list of as many items as the run has.
+    """
+    if run.parts is not None:
+        return [None if part is None else decode_item(part) for part in run.parts]
+    marks = run.marks
+    count = run.n if marks is None else marks.count(0)
+    if count == 0:
+        return [None] * run.n
+    values = _decode(run.body, count, run.arrays, run.buffers)
+    if type(values) is not list or len(values) != count:
+        raise ProtocolError(f"body of {run!r} is not a list of {count} items")
+    if marks is None:
+        return values
+    rest = iter(values)
+    return [None if mark else next(rest) for mark in marks]
+
+
+def parts_of(run: Run) -> list[Encoded | None]:
+    """Return the encoded items of a run, None where a mark stands; cuts a received body without decoding it.
+
+    Raises ProtocolError when the body is not a list of as many items as the run has.
+    """
+    if run.parts is not None:
+        return run.parts
+    count = run.n if run.marks is None else run.marks.count(0)
+    if count == 0:
+        return [None] * run.n
+    body, buffers = run.body, tuple(memoryview(b) for b in run.buffers)
+    unpacker = msgpack.Unpacker(max_buffer_size=BODY_MAX)
+    heads: list[Encoded] = []
+    try:
+        unpacker.feed(body)
+        length = unpacker.read_array_header()
+        start = unpacker.tell()
+        while start < len(body) and len(heads) < count:
+            unpacker.skip()
+            end = unpacker.tell()
+            heads.append(Encoded(bytes(body[start:end]), buffers, run.arrays))
+            start = end
+    except (ValueError, msgpack.UnpackException, msgpack.BufferFull) as error:
+        raise ProtocolError(f"body of {run!r} is not msgpack: {_reason(error)}") from None
+    if length != count or len(heads) != count or start != len(body):
+        raise ProtocolError(f"body of {run!r} is not a list of {count} items")
+    if run.marks is None:
+        return list(heads)
+    rest = iter(heads)
+    return [None if mark else next(rest) for mark in run.marks]
+
+
+def array_header(count: int) -> bytes:
+    """Return the msgpack header of a list of `count` values."""
+    if count < 16:
+        return bytes((0x90 | count,))
+    return b"\xdc" + count.to_bytes(2, "big") if count < 0x10000 else b"\xdd" + count.to_bytes(4, "big")
+
+
+def pack_plain(value: object) -> bytes:
+    """Encode a value of plain types; raises TypeError, ValueError or OverflowError as msgpack does."""
+    packed: bytes = msgpack.packb(value)
+    return packed
+
+
+def unpack_plain(data: Buffer, *, bytes_max: int, nesting_max: int, elements_max: int = ELEMENTS_MAX) -> Any:
+    """Decode a value of plain types, no extension types; raises ProtocolError past any of the limits."""
+    if len(data) > bytes_max:
+        raise ProtocolError(f"message of {len(data)} bytes: at most {bytes_max} are allowed")
+    scan(data, nesting_max=nesting_max, elements_max=elements_max)
+    try:
+        return msgpack.unpackb(data, strict_map_key=False, max_ext_len=0)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"message is not plain msgpack: {_reason(error)}") from None
+
+
+def _decode(body: Buffer, count: int, arrays: bool, buffers: Sequence[Buffer]) -> Any:
+    if len(body) > UNCHECKED_MAX:
+        _check_body(body, count)
+    try:
+        if arrays:
+            return _unpack_arrays(body, buffers)
+        return msgpack.unpackb(body, strict_map_key=False, timestamp=3, ext_hook=_extension)
+    except TypeError:
+        return _decode_frozen(body, arrays, buffers)
+    except (ValueError, OverflowError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"body is not msgpack of an item: {_reason(error)}") from None
+
+
+def _unpack_arrays(body: Buffer, buffers: Sequence[Buffer], *, frozen: bool = False) -> Any:
+    reader = ArrayReader(buffers)
+
+    def extension(code: int, data: bytes) -> object:
+        return reader.raw(data) if code == RAW_CODE else msgpack.ExtType(code, data)
+
+    hooks: dict[str, Any] = {"object_hook": reader.read}
+    if frozen:
+        hooks = {"object_pairs_hook": lambda pairs: reader.read(_frozen_map(pairs))}
+    value = msgpack.unpackb(body, strict_map_key=False, timestamp=3, ext_hook=extension, **hooks)
+    reader.finish()
+    return value
+
+
+def _decode_frozen(body: Buffer, arrays: bool, buffers: Sequence[Buffer]) -> Any:
+    """Decode a body whose maps have lists as keys: they are tuples on this side."""
+    try:
+        if arrays:
+            return _unpack_arrays(body, buffers, frozen=True)
+        return msgpack.unpackb(
+            body, strict_map_key=False, timestamp=3, ext_hook=_extension, object_pairs_hook=_frozen_map
+        )
+    except (TypeError, ValueError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"body is not msgpack of an item: {_reason(error)}") from None
+
+
+def _frozen_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    return {_frozen(key): value for key, value in pairs}
+
+
+def _frozen(key: Any) -> Any:
+    return tuple(map(_frozen, key)) if type(key) is list else key
+
+
+def _extension(code: int, data: bytes) -> object:
+    if code == RAW_CODE:
+        raise ProtocolError("a raw buffer is named in a message without array forms")
+    return msgpack.ExtType(code, data)
+
+
+def _check_body(body: Buffer, count: int) -> None:
+    size = len(body)
+    if size > BODY_MAX:
+        raise ProtocolError(f"body of {size} bytes: at most {BODY_MAX} are allowed")
+    if size > JOINED_MAX:
+        if count > 1:
+            raise ProtocolError(f"body of {count} items in {size} bytes: at most {JOINED_MAX} are allowed")
+        scan(body, nesting_max=NESTING_MAX + 1, elements_max=ELEMENTS_MAX + 1)
+        return
+    # Skipping builds nothing: a list that claims more values than follow is refused before it is allocated.
+    unpacker = msgpack.Unpacker(max_buffer_size=JOINED_MAX)
+    unpacker.feed(body)
+    try:
+        unpacker.skip()
+    except (ValueError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"body is not msgpack: {_reason(error)}") from None
+
+
+def _check_head(head: bytes) -> None:
+    """Hold what readers hold, so that nothing is sent that they refuse."""
+    if len(head) >= BODY_MAX:
+        raise EncodeError(f"item takes {len(head)} bytes of msgpack, more than {BODY_MAX}: use numpy arrays")
+    if head[0] in b"\xc4\xc5\xc6\xd9\xda\xdb":  # one bin or str
+        return
+    try:
+        if len(head) >= JOINED_MAX:
+            scan(head, nesting_max=NESTING_MAX, elements_max=ELEMENTS_MAX)
+        else:
+            unpacker = msgpack.Unpacker()
+            unpacker.feed(b"\x91")
+            unpacker.feed(head)
+            unpacker.skip()
+    except ProtocolError as error:
+        raise EncodeError(f"item of {len(head)} bytes cannot travel, {error}: use numpy arrays") from None
+    except msgpack.StackError:
+        raise EncodeError(f"item nests deeper than {NESTING_MAX}") from None
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _explain(value: object, error: Exception) -> EncodeError:
+    """Find what made `error` in an item, and where it sits."""
+    todo: list[tuple[object, str, int]] = [(value, "item", 0)]
+    while todo:
+        found, place, depth = todo.pop()
+        if depth > NESTING_MAX:
+            return EncodeError(f"item nests deeper than {NESTING_MAX} at {place[:40]}...")
+        if isinstance(found, dict):
+            for key in found:
+                if fault := _fault(key):
+                    return EncodeError(f"{place} has a key that is {fault}: keys may be str, int or bytes")
+            todo += [(v, f"{place}[{k!r:.40}]", depth + 1) for k, v in reversed(found.items())]
+        elif isinstance(found, (list, tuple)):
+            indexed = reversed(list(enumerate(found)))
+            todo += [(v, f"{place}[{i}]", depth + 1) for i, v in indexed]
+        elif fault := _fault(found):
+            return EncodeError(f"{place} is {fault}: {MAY_HOLD}")
+    return EncodeError(f"item cannot travel: {_reason(error)}")
+
+
+def _fault(value: object) -> str | None:
+    try:
+        _pack(value)
+        return None
+    except UnfitError as error:
+        return str(error)
+    except (TypeError, ValueError, OverflowError, BufferError):
+        pass
+    if isinstance(value, int):
+        return "an int beyond 64 bits"
+    if isinstance(value, str):
+        return "a str that UTF-8 cannot hold"
+    if isinstance(value, datetime):
+        return "a datetime without a time zone"
+    kind = type(value)
+    return (
+        f"a {kind.__qualname__}"
+        if kind.__module__ == "builtins"
+        else f"a {kind.__module__}.{kind.__qualname__}"
+    )
