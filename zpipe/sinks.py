@@ -57,7 +57,7 @@ class jsonl:
             try:
                 self._lock()
                 self._db = _connect(self.index)
-                self._end = self._begin()
+                self._begin()
             except BaseException:
                 os.close(self._file)
                 raise
@@ -65,25 +65,30 @@ class jsonl:
     def commit(self, items: Sequence[Item]) -> None:
         """Write the items that are not in the file yet; they are on disk when this returns."""
         lines = [(_json(item, self.nan) + "\n").encode() for item in items]
+        insert = "INSERT INTO paths VALUES (?) ON CONFLICT DO NOTHING"
         with _explained(self.path), _transaction(self._db) as execute:
-            insert = "INSERT INTO paths VALUES (?) ON CONFLICT DO NOTHING"
-            data = b"".join(
-                line
-                for item, line in zip(items, lines, strict=True)
-                if execute(insert, (item.path,)).rowcount == 1
-            )
-            end = self._end + len(data)
+            (end,) = execute("SELECT bytes FROM file").fetchone()
+            pairs = zip(items, lines, strict=True)
+            data = b"".join(line for item, line in pairs if execute(insert, (item.path,)).rowcount == 1)
             if data:
                 # The lines first: what the index knows must be in the file, what it does not know is cut off.
-                _write(self._file, data, self._end)
-                os.fsync(self._file)
-                execute("UPDATE file SET bytes = ?", (end,))
-        self._end = end
+                self._append(data, end)
+                execute("UPDATE file SET bytes = ?", (end + len(data),))
 
     def close(self) -> None:
         """Close the file and its index."""
         self._db.close()
         os.close(self._file)
+
+    def _append(self, data: bytes, end: int) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.pwrite(self._file, rest, end + len(data) - len(rest)) :]
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, end)
+            raise
 
     def _lock(self) -> None:
         deadline_s = time.monotonic() + self.lock_s
@@ -99,8 +104,8 @@ class jsonl:
                     ) from None
             time.sleep(LOOK_S)
 
-    def _begin(self) -> int:
-        """Cut off what the index does not know; return the length."""
+    def _begin(self) -> None:
+        """Cut off what the index does not know."""
         size, run = os.fstat(self._file).st_size, run_folder().name
         with _transaction(self._db) as execute:
             execute("CREATE TABLE IF NOT EXISTS paths (path TEXT PRIMARY KEY) WITHOUT ROWID")
@@ -117,19 +122,18 @@ class jsonl:
             )
         if size < end:
             raise StageError(
-                f"{self.path} has {size} bytes where {self.index.name} knows of {end}: it was changed from outside; "
-                "remove both and start the run anew"
+                f"{self.path} has {size} bytes where {self.index.name} knows of {end}: it was changed from "
+                "outside; remove both and start the run anew"
             )
         os.ftruncate(self._file, end)
-        return int(end)
 
 
 class sqlite:
     """Insert the items into a table: path TEXT PRIMARY KEY, item TEXT, the latter as JSON.
 
-    In: as `jsonl`.  A relative `path` is in the run folder.  Any number of workers and sinks may share a file and
-    a table; each call is one transaction, on disk when it returns.
-    Holds: nothing.  Errors: StageError when the table is another run's, or the file busy for 60 s; EncodeError.
+    In: as `jsonl`.  A relative `path` is in the run folder.  Any number of workers and sinks may share a file
+    and a table; each call is one transaction, on disk when it returns.
+    Holds: nothing.  Errors: StageError when the table is another run's, or busy for 60 s; EncodeError.
     """
 
     def __init__(self, path: str, table: str = "items", nan: str = "error") -> None:
@@ -221,13 +225,6 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _write(file: int, data: bytes, at: int) -> None:
-    rest = memoryview(data)
-    while rest:
-        count = os.pwrite(file, rest, at)
-        rest, at = rest[count:], at + count
-
-
 def _json(item: Item, nan: str) -> str:
     try:
         return _encode(item.value)
@@ -266,13 +263,15 @@ def _simple(value: Any) -> Any:
     """Return lists and numbers for those of numpy, text for times.  Raises TypeError."""
     if isinstance(value, datetime):
         return value.isoformat()
-    kind = type(value).__name__
-    if hasattr(value, "dtype") and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
-        if value.size <= ARRAY_MAX:
+    kind = f"a {type(value).__name__}"
+    if hasattr(value, "dtype"):
+        if value.size > ARRAY_MAX:
+            what = f"an array of {value.size} numbers, and a list of JSON may have {ARRAY_MAX}"
+            raise TypeError(f"{what}: map it to fewer, or write a sink of your own with commit(items)")
+        if value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
             return value.tolist()
-        what = f"an array of {value.size} numbers, and a list of JSON may have {ARRAY_MAX}"
-        raise TypeError(f"{what}: map it to fewer, or write a sink of your own with commit(items)")
-    raise TypeError(f"a {kind}, which JSON has not: map it to text, numbers or lists first")
+        kind = f"an array of {value.dtype}" if value.ndim else f"a {value.dtype}"
+    raise TypeError(f"{kind}, which JSON has not: map it to text, numbers or lists first")
 
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_simple).encode

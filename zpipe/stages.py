@@ -217,7 +217,7 @@ def length(item: Any) -> int:
         if len(lengths) != 1:
             raise StageError(f"a batch whose values have {sorted(lengths)} rows cannot be taken apart")
         return lengths.pop()
-    if isinstance(item, list) or getattr(item, "ndim", 0):
+    if isinstance(item, list) or getattr(item, "ndim", 0) > 0:
         return len(item)
     raise StageError(f"a {type(item).__name__} is no batch: it has no rows")
 

@@ -208,11 +208,11 @@ class AcksBeforeTheSave(Worker):
 
 
 class SavesOpenGroups(Caller):
-    def _close_step(self, memory: Memory, job: Job) -> None:
+    def _close_step(self, memory: Memory) -> None:
         if self.grouping is not None and self.grouping.state() is None and memory.may_close:
             memory.close_step([self.hook_position, None])
         else:
-            super()._close_step(memory, job)
+            super()._close_step(memory)
 
 
 class NoTombstonesForMembers(Caller):

@@ -103,6 +103,7 @@ class Inlet:
         self.links: dict[int, InLink] = {}  # by the sender's incarnation
         self.named: set[int] = set()  # the senders of the last roster
         self.senders = 1  # upstream workers in the roster: they share the budget
+        self.least = 0  # a window to grow to whatever the calls take: one commit serves many items
         self.service_s: float | None = None  # seconds per item, a moving average
         self.refused = 0
         self.dial_acks: Callable[[InLink], None] = _unset
@@ -185,7 +186,7 @@ class Inlet:
         limits = self.limits
         if self.service_s is not None:
             target = min(limits.window_max, 1 + int(limits.flight_s / max(self.service_s, 1e-9)))
-            link.window = max(1, min(target, 2 * link.window))
+            link.window = max(1, min(max(target, self.least), 2 * link.window))
         budget = limits.budget_bytes // self.senders
         link.limit = max(link.limit, link.consumed + link.window)
         link.limit_bytes = max(link.limit_bytes, link.consumed_bytes + budget)

@@ -11,6 +11,7 @@ class Limits:
     frame_bytes: int = 64 * 1024  # a frame is sent when its items reach this
     frame_s: float = 0.0005  # or when its first item has waited this long
     window_max: int = 4096  # most unconsumed items on a link
+    commit_items: int = 256  # items that a sink's commit may cover
     flight_s: float = 0.002  # work a link may hold ready at its receiver
     budget_bytes: int = 48 * 1024 * 1024  # unconsumed bytes of a worker, divided among its upstream workers
     source_items: int = 4096  # most unsettled positions of a partition

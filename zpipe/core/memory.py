@@ -58,6 +58,14 @@ class Held:
         self.i = i
         self.mark = run.mark(i)
 
+    def follows(self, other: Held) -> bool:
+        """Tell whether this one may stand behind `other` in one run."""
+        mine, its = self.run, other.run
+        if mine.digest != its.digest or mine.epoch != its.epoch:
+            return False
+        path, last = mine.path(self.i), its.path(other.i)
+        return path[:-1] == last[:-1] and path[-1] == last[-1] + 1
+
 
 class Memory:
     """The intake of a stage with memory: one worker, source order.
@@ -86,6 +94,8 @@ class Memory:
         self.covered: Step | None = None  # the last step that may be saved
         self.boundary: tuple[str, int] | None = None
         self.over = False
+        self.passed = 0  # marks passed on that nobody has counted as work
+        self.moved = False  # whether the cursor has moved since the last step was closed
         self.repeats = 0
         self.saves = 0
         self._count = 0
@@ -144,13 +154,18 @@ class Memory:
             job.epoch = epoch
             return job
         job = Job(Job.ITEMS, self.step)
+        marks: list[Held] = []
+        self.moved = self.moved or bool(self.queue)
         while self.queue and job.n < limit:
-            held = self.queue[0]
+            held = self.queue.popleft()
             if held.mark == Mark.ITEM:
                 job.add(held.run, held.i, held.i + 1)
             else:
-                self.pass_on(self._mark(held), self.step)
-            self.queue.popleft()
+                if marks and not held.follows(marks[-1]):
+                    self._pass_on(marks)
+                    marks = []
+                marks.append(held)
+                self.passed += 1
             held.address.left -= 1
             if held.address.left == 0:
                 held.address.consume()
@@ -160,15 +175,16 @@ class Memory:
                 epoch = self.called_order.epoch - (not over)
                 self.boundary = (Job.FINISH if over else Job.EPOCH, epoch)
                 break
+        if marks:
+            self._pass_on(marks)
         if job.n:
             return job
         return self.take(limit) if self.boundary is not None else None
 
-    def _mark(self, held: Held) -> Run:
-        run = held.run
-        _, position, *elements = run.path(held.i)
-        return Run(run.lane, position, tuple(elements), 1, [None], epoch=run.epoch,
-                   digest=run.digest, marks=bytes([held.mark]))  # fmt: skip
+    def _pass_on(self, marks: list[Held]) -> None:
+        """Send marks that follow each other further down, as one run."""
+        first = marks[0]
+        self.pass_on(first.run.like(first.i, [None] * len(marks), bytes(m.mark for m in marks)), self.step)
 
     def done(self, job: Job) -> None:
         if job.kind in (Job.EPOCH, Job.FINISH):
@@ -191,6 +207,7 @@ class Memory:
             step.outs = self.outs()
         self.steps.append(step)
         self.step = Step(self)
+        self.moved = False
         self.cover()
 
     @property

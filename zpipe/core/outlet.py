@@ -102,7 +102,7 @@ class Outlet:
         self._tick = 0
         self.dial: Callable[[Link], None] = _unset
         self.send: Callable[[Link, int, Out], None] = _unset
-        self.sync: Callable[[Link], None] = _unset
+        self.sync: Callable[[Link, int], None] = _unset
         self.hang_up: Callable[[Link], None] = _unset
 
     # -- outputs ------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ class Outlet:
 
     def _sync(self, now_s: float, link: Link) -> None:
         link.synced_s = now_s
-        self.sync(link)
+        self.sync(link, link.sent)  # now: what is decided after this goes out after it
 
     def quiet(self) -> bool:
         """Tell whether nothing below will move before something new is sent."""

@@ -76,12 +76,13 @@ class Worker:
         self.inlet: Inlet | None = None
         if not isinstance(self.intake, Source):
             self.inlet = self.inlet_type(inc, set(role.inputs), limits, self.intake)
+            self.inlet.least = min(limits.commit_items, limits.window_max) if role.commits else 0
             self.inlet.dial_acks = lambda link: act(("dial_acks", link))
             self.inlet.send_ack = lambda ack: act(("ack", ack))
             self.inlet.hang_up = lambda link: act(("hang_up_acks", link))
         self.outlet.dial = lambda link: act(("dial", link))
         self.outlet.send = lambda link, seq, out: act(("send", link, seq, out))
-        self.outlet.sync = lambda link: act(("sync", link))
+        self.outlet.sync = lambda link, hi: act(("sync", link, hi))
         self.outlet.hang_up = lambda link: act(("hang_up", link))
 
     def _source(self, partitions: Mapping[int, tuple[Position, bool]]) -> Source:
@@ -147,8 +148,8 @@ class Worker:
             self.counters.arrived += items
             self.counters.dropped += dropped
             self.counters.done += items - dropped
-            if self.inlet is not None and items:
-                self.inlet.served(busy_s, items)
+            if self.inlet is not None and job.n:
+                self.inlet.served(busy_s, job.n)  # marks among them: they take credit like items
 
     def dispatch(self, now_s: float) -> None:
         """Send what has credit, and tell the stages below whether a source waits."""
@@ -165,6 +166,9 @@ class Worker:
                 self.intake.widen(wanted)
             return
         if isinstance(self.intake, Memory):
+            if self.intake.passed and self.inlet is not None:
+                self.inlet.served(0.0, self.intake.passed)
+                self.intake.passed = 0
             save = self.intake.save()
             if save is not None:
                 self.actions.append(("save", save))

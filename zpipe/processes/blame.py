@@ -1,4 +1,8 @@
-"""What a worker notes before each call, for its supervisor to read after a death: a small mapped file."""
+"""What a worker notes before each call, for its supervisor to read after a death: a small mapped file.
+
+The run is noted once, as text on both sides of the number that counts its items up; before each call only
+that number changes.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +12,58 @@ from pathlib import Path
 from zpipe.values.context import Current
 from zpipe.values.paths import Run
 
-SIZE = 512
+SIZE = 1024
+_TEXT = 16  # offset of the text, behind the number (8 bytes) and whether something runs (1 byte)
 
 
 class Blame:
-    """The path of the item at hand as text, NUL-terminated; nothing without a file."""
+    """The path of the item at hand; nothing without a file."""
 
     def __init__(self, path: Path | None, current: Current) -> None:
         self.current = current
+        self.run_at_hand: Run | None = None
+        self.base = 0
+        self.number: memoryview = memoryview(bytearray(8)).cast("Q")
+        self.running: memoryview = memoryview(bytearray(1))
         self.map: mmap.mmap | None = None
         if path is not None:
             with open(path, "w+b") as file:
                 file.truncate(SIZE)
                 self.map = mmap.mmap(file.fileno(), SIZE)
+            view = memoryview(self.map)
+            self.number, self.running = view[:8].cast("Q"), view[8:9]
 
     def note(self, run: Run, index: int) -> None:
         """Write down which item is about to be called."""
+        if run is not self.run_at_hand:
+            self._note_run(run)
+        self.number[0] = self.base + index
+
+    def _note_run(self, run: Run) -> None:
+        self.running[0] = 0
+        self.run_at_hand = run
+        *_, self.base = run.path(0)
         if self.map is not None:
-            text = run.text(self.current.lane_names, index).encode()[: SIZE - 1] + b"\0"
-            self.map[: len(text)] = text
+            name, _, numbers = run.text(self.current.lane_names).partition(":")
+            path, _, digest = numbers.partition("#")
+            head = f"{name}:{path[: len(path) - len(str(self.base))]}"
+            text = f"{head}\0{'#' + digest if digest else ''}\0".encode()[: SIZE - _TEXT]
+            self.map[_TEXT : _TEXT + len(text)] = text
+        self.running[0] = 1
 
     def clear(self) -> None:
         """Nothing is being called."""
-        if self.map is not None:
-            self.map[0] = 0
+        self.run_at_hand = None
+        self.running[0] = 0
+
+
+def read_blame(path: Path | None) -> str:
+    """Return the path of the item that a dead worker was running, "" when it ran none."""
+    if path is None or not path.exists():
+        return ""
+    noted = path.read_bytes()
+    if len(noted) < SIZE or not noted[8]:
+        return ""
+    head, tail, _ = noted[_TEXT:].split(b"\0", 2)
+    number = int.from_bytes(noted[:8], "little")  # as `cast` writes it on every machine that zpipe runs on
+    return f"{head.decode('utf-8', 'replace')}{number}{tail.decode('utf-8', 'replace')}"

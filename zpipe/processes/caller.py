@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
+from zpipe.core.limits import Limits
 from zpipe.core.memory import Memory
 from zpipe.core.outlet import Parent
 from zpipe.core.source import Source
@@ -57,7 +58,7 @@ class Caller:
         self.codec = codec
         self.clock = clock
         self.current = current
-        self.note = blame.note if blame is not None else _note_nothing
+        self.blame = blame or Blame(None, current)
         self.limits = worker.limits
         self.grouping = target if isinstance(target, Grouping) else None
         if self.grouping is not None:
@@ -67,7 +68,6 @@ class Caller:
         self.since = 0  # items called since the last checkpoint
         self.busy_since = 0.0  # seconds of calls since then
         self.checkpoint_s = 0.0  # what the last one took
-        self.running = False
         self.sources: dict[int, Iterator[Any]] = {}
         self._perform: Callable[[Job], Iterator[None]]
         if stage.role == "source":
@@ -106,15 +106,15 @@ class Caller:
             else:
                 yield from self._perform(job)
         finally:
-            self.running = False
+            self.blame.clear()
         busy = self.busy_s - busy or self.clock() - began
         self.worker.done(job, busy_s=busy, dropped=self.dropped)
         self.busy_since += busy
         self.since += job.n
         if isinstance(self.worker.intake, Memory):
-            self._close_step(self.worker.intake, job)
+            self._close_step(self.worker.intake)
 
-    def _close_step(self, memory: Memory, job: Job) -> None:
+    def _close_step(self, memory: Memory) -> None:
         if self.grouping is not None:
             if self.grouping.can_save:
                 state = self.grouping.state()
@@ -125,9 +125,16 @@ class Caller:
             self.checkpoint(memory)
 
     def idle(self) -> None:
-        """Nothing is to be called: when a source above waits for acks, save what this stage holds them for."""
+        """Nothing is to be called: close a step for what has been passed on meanwhile.
+
+        A stage that saves its state does so when a source above waits for the acks that it holds back.
+        """
         memory = self.worker.intake
-        if self.saves_state and isinstance(memory, Memory) and self.since and self.worker.pressed:
+        if not isinstance(memory, Memory) or not memory.moved:
+            return
+        if not self.saves_state:
+            self._close_step(memory)
+        elif self.worker.pressed:
             self.checkpoint(memory)
 
     def checkpoint(self, memory: Memory) -> None:
@@ -153,12 +160,13 @@ class Caller:
 
     def _map(self, job: Job) -> Iterator[None]:
         target, current, clock = self.target, self.current, self.clock
-        encode, note, sink = self.codec.encode, self.note, not self.stage.outputs
+        encode, note, sink = self.codec.encode, self.blame.note, not self.stage.outputs
         parent = job.parent
         assert parent is not None
         for run, a, b in job.stretches:
             values, marks = self._values(run), run.marks
-            start, parts, kinds, nbytes = a, [], bytearray(), 0
+            start, kinds, nbytes = a, bytearray(), 0
+            parts: list[Any] = []
             current.run = run
             began = since = clock()
             for k in range(a, b):
@@ -180,11 +188,15 @@ class Caller:
                     kinds.append(Mark.TOMB)
                     continue
                 part = self._encode(encode, result, run, k)
+                alone = travels_alone(part, self.limits)
+                if alone and parts:
+                    self.worker.emit(run.like(start, parts, bytes(kinds) if any(kinds) else None), parent)
+                    start, parts, kinds, nbytes = k, [], bytearray(), 0
                 parts.append(part)
                 kinds.append(0)
                 nbytes += part.nbytes
                 now = clock()
-                if k + 1 < b and (nbytes >= self.limits.frame_bytes or now - began >= self.limits.frame_s):
+                if k + 1 < b and (alone or nbytes >= self.limits.frame_bytes or now - began >= self.limits.frame_s):
                     self.worker.emit(run.like(start, parts, bytes(kinds) if any(kinds) else None), parent)
                     start, parts, kinds, nbytes = k + 1, [], bytearray(), 0
                     self.busy_s += now - since
@@ -205,7 +217,7 @@ class Caller:
                     self.worker.emit(run.like(k, [None], bytes([run.mark(k)])), job.parent)
                     continue
                 self.current.run, self.current.index = run, k
-                self.note(run, k)
+                self.blame.note(run, k)
                 since = self.clock()
                 path = run.path(k)
                 joiner = Joiner(self, job.parent)
@@ -260,7 +272,7 @@ class Caller:
         self.current.run, self.current.index = run, k
         since = self.clock()
         if items:
-            self.note(run, k)
+            self.blame.note(run, k)
             try:
                 self.target.commit(items)
             except Exception as error:
@@ -290,8 +302,9 @@ class Caller:
         here = Run(job.source, position, (), 1, None, epoch=partition.at.epoch)
         self.current.run, self.current.index = here, 0
         room_bytes = min(self.limits.frame_bytes, max(1, source.bytes_max - source.unsettled_bytes))
-        while len(parts) < job.room:
-            here.position = position + len(parts)
+        count = 0
+        while count < job.room:
+            here.position = position + count
             try:
                 item = next(iterator)
             except StopIteration:
@@ -300,15 +313,18 @@ class Caller:
             except Exception as error:
                 raise self._failed(error, here, 0) from error
             part = self._encode(self.codec.encode, item, here, 0)
+            alone = travels_alone(part, self.limits)
+            if alone and parts:
+                self._positions(source, job.source, parts, nbytes)
+                parts, nbytes = [], 0
             parts.append(part)
             nbytes += part.nbytes
-            if nbytes >= room_bytes or self.clock() - began >= self.limits.frame_s:
+            count += 1
+            if alone or nbytes >= room_bytes or self.clock() - began >= self.limits.frame_s:
                 break
         self.busy_s += self.clock() - began
         if parts:
-            self._made(source, *source.made(job.source, parts, nbytes))
-            self.worker.counters.arrived += len(parts)
-            self.worker.counters.done += len(parts)
+            self._positions(source, job.source, parts, nbytes)
         if ended:
             del self.sources[job.source]
             self._made(source, *source.marked(job.source, Mark.EPOCH))
@@ -324,7 +340,7 @@ class Caller:
         if self.stage.replay == "seek":
             here.position = partition.at.position
             return iter(self.target(start=skip))
-        iterator = iter(self.target())
+        iterator: Iterator[Any] = iter(self.target())
         for k in range(skip):
             here.position = partition.at.epoch_start + k
             if next(iterator, iterator) is iterator:
@@ -333,6 +349,12 @@ class Caller:
                     "a source that is replayed must make the same items again, or say replay = 'no'"
                 )
         return iterator
+
+    def _positions(self, source: Source, number: int, parts: list[Any], nbytes: int) -> None:
+        """Give positions to items just made, and send them on their way."""
+        self._made(source, *source.made(number, parts, nbytes))
+        self.worker.counters.arrived += len(parts)
+        self.worker.counters.done += len(parts)
 
     def _made(self, source: Source, run: Run, stretch: Any) -> None:
         if run.marks is None or self.worker.outlet.marked:
@@ -369,7 +391,7 @@ class Caller:
                 for _ in made:
                     pass
             return
-        items = made if hasattr(made, "__next__") else () if made is None else (made,)
+        items: Iterable[Any] = [] if made is None else made if hasattr(made, "__next__") else [made]
         joiner = Joiner(self, parent)
         for item in items:
             joiner.add((lane, self.hook_position), 0, epoch, 0, self.codec.encode(item))
@@ -416,8 +438,9 @@ class Caller:
         return StageError(f"{where} raised {type(error).__name__}: {error}")
 
 
-def _note_nothing(run: Run, index: int) -> None:
-    pass
+def travels_alone(part: Any, limits: Limits) -> bool:
+    """Tell whether an item makes a frame of its own: it has raw buffers, or fills the frame."""
+    return bool(part.buffers) or part.nbytes >= limits.frame_bytes
 
 
 def thaw(value: Any) -> Any:
@@ -439,6 +462,7 @@ class Joiner:
         self.parent = parent
         self.first: Path = ()
         self.last: Path = ()
+        self.alone = False  # what was added last travels alone
         self.name: tuple[int, int] = (0, 0)  # digest, epoch
         self.parts: list[Any] = []
         self.kinds = bytearray()
@@ -452,11 +476,12 @@ class Joiner:
         """Append an output; what does not follow the last one begins a run of its own."""
         if mark and not self.marked:
             return
-        if self.parts and (self.full or self.name != (digest, epoch) or not self._follows(path)):
+        alone = part is not None and travels_alone(part, self.limits)
+        if self.parts and (alone or self.alone or self.full or self.name != (digest, epoch) or not self._follows(path)):
             self.flush()
         if not self.parts:
             self.first, self.name = path, (digest, epoch)
-        self.last = path
+        self.last, self.alone = path, alone
         self.parts.append(part)
         self.kinds.append(mark)
         self.nbytes += 0 if part is None else part.nbytes

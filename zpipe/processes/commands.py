@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import zpipe
 from zpipe.core.members import worker_name
 from zpipe.processes.chaos import REGISTRY
 from zpipe.processes.runfolder import RunFolder
@@ -56,7 +55,7 @@ def worker_environment(stage: str, env: Mapping[str, str]) -> dict[str, str]:
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
     env = {**os.environ, "PYTHONUNBUFFERED": "1", **more}
-    home = Path(zpipe.__file__).resolve().parent.parent
+    home = Path(__file__).resolve().parents[2]
     if "site-packages" not in home.parts:  # a checkout that is not installed must be found from any directory
         env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(home), env.get("PYTHONPATH", ""))))
     return env

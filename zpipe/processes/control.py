@@ -255,12 +255,12 @@ class Control(threading.Thread):
     def _take_state(self, state: Map) -> None:
         if "roster" in state:
             self._ver = state["ver"]
-        # A worker may be in a call for hours: what it has not read yet is merged, never piled up.
+        # A worker may be in a call for hours: what it has not read yet is merged, never piled up.  Only the
+        # owner takes things out, so that what it has seen there it can take.
         try:
-            unread = self.inbox.pop()
+            self.inbox[-1] = {**self.inbox[-1], **state}
         except IndexError:
-            unread = {}
-        self.inbox.append({**unread, **state})
+            self.inbox.append(state)
         self._to_owner.set()
 
     def _take_error(self, error: Map, request: _Request | None) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from zpipe.core.limits import Limits
 from zpipe.core.members import worker_name
@@ -21,6 +20,7 @@ from zpipe.core.outlet import Link, Out, Peer
 from zpipe.core.source import Source
 from zpipe.core.worker import Worker
 from zpipe.processes.caller import Caller
+from zpipe.processes.codec import WireCodec
 from zpipe.processes.prepare import prepare
 from zpipe.processes.report import DONE, FAILED, INTERRUPTED, ProcessReport, Report, read_memory, stage_report
 from zpipe.processes.roles import role_of
@@ -32,7 +32,6 @@ from zpipe.values.paths import Run
 from zpipe.values.pipeline import Pipeline
 from zpipe.values.plan import Plan, StagePlan
 from zpipe.wire import frames
-from zpipe.wire.body import Encoded, decode_run, encode_item, parts_of
 from zpipe.wire.frames import Ack, Data, Open, Sync
 
 STALLED = 1000  # rounds without a call after which no call will come: our mistake
@@ -119,18 +118,6 @@ class Thread:
         )  # fmt: skip
 
 
-class Codec:
-    """Items as they travel between processes."""
-
-    def encode(self, value: Any) -> Encoded:
-        """Encode an item.  Raises EncodeError."""
-        return encode_item(value)
-
-    def decode(self, run: Run) -> list[Any]:
-        """Return the items of a run, None where a mark stands."""
-        return decode_run(run)
-
-
 class Node:
     """One stage: its machine, its code, and the nodes it is joined to; `with` closes the code."""
 
@@ -144,7 +131,7 @@ class Node:
         self.worker = Worker(stage.number + 1, role_of(plan, replace(stage, workers=1), 0, {}), Limits())
         with self._inside():
             target = build(stage, Path(plan.folder))
-            self.caller = Caller(stage, target, self.worker, Codec(), time.monotonic, self.current)
+            self.caller = Caller(stage, target, self.worker, WireCodec(), time.monotonic, self.current)
             call_hook(stage, target, "warmup")
         self._activity: Iterator[None] | None = None
 
@@ -157,7 +144,7 @@ class Node:
 
     @property
     def is_complete(self) -> bool:
-        """Tell whether everything that a source has made is settled; other stages have nothing of their own."""
+        """Tell whether all that a source has made is settled; other stages have nothing of their own."""
         intake = self.worker.intake
         return not isinstance(intake, Source) or all(p.complete for p in intake.partitions.values())
 
@@ -234,9 +221,6 @@ class Node:
 
 def _carried(run: Run) -> Run:
     """Return a run as it arrives at the other end."""
-    if run.n > 1 and any(part is not None and part.buffers for part in run.parts or ()):
-        parts = [part for i in range(run.n) for part in parts_of(_carried(run.slice(i, i + 1)))]
-        return run.like(0, parts, run.marks)
     message = frames.decode(frames.encode(Data(0, 0, 0, 0, 1, run), crc=False))
     assert isinstance(message, Data)
     return message.run

@@ -117,7 +117,7 @@ class Links:
                 elif kind == "ack":
                     self._ack(now_s, action[1])
                 elif kind == "sync":
-                    self._sync(now_s, action[1])
+                    self._sync(now_s, action[1], action[2])
                 elif kind == "save":
                     self.save(action[1])
                 elif kind == "dial":
@@ -140,9 +140,9 @@ class Links:
                     entry.opening = None
                 else:
                     waiting = True
-        for src, entry in self.returns.items():
-            if entry.waiting:
-                waiting = not self._send_acks(now_s, src, entry) or waiting
+        for returns in self.returns.values():
+            if returns.waiting:
+                waiting = not self._send_acks(now_s, returns) or waiting
         return waiting
 
     def _dial(self, now_s: float, link: Link) -> None:
@@ -167,12 +167,12 @@ class Links:
         if not sockets.send(entry.socket, frames.encode(message, crc=False)):
             self.worker.lost(now_s, link)
 
-    def _sync(self, now_s: float, link: Link) -> None:
+    def _sync(self, now_s: float, link: Link, hi: int) -> None:
         entry = self.data.get(link.peer.inc)
         if link.state == Link.DEAD or entry is None or entry.link is not link:
             return
         message = Sync(
-            self.worker.inc, link.peer.inc, link.gen, link.peer.edge, link.sent, self.worker.outlet.pressed
+            self.worker.inc, link.peer.inc, link.gen, link.peer.edge, hi, self.worker.outlet.pressed
         )
         if not sockets.send(entry.socket, frames.encode(message, crc=False)):
             self.worker.lost(now_s, link)
@@ -202,9 +202,9 @@ class Links:
         entry = self.returns.get(ack.dst)
         if entry is not None:
             entry.waiting = {ack.gen: ack}
-            self._send_acks(now_s, ack.dst, entry)
+            self._send_acks(now_s, entry)
 
-    def _send_acks(self, now_s: float, src: int, entry: _Acks) -> bool:
+    def _send_acks(self, now_s: float, entry: _Acks) -> bool:
         for gen, ack in list(entry.waiting.items()):
             if entry.socket is None or not sockets.send(entry.socket, frames.encode(ack, crc=False)):
                 if now_s - entry.dialled_s >= (REDIAL_ACKS_S if entry.up else ACKS_UP_S):

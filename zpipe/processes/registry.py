@@ -215,10 +215,6 @@ def _machine(
     sockets_dir: Path | None,
     transport: str,
 ) -> Registry:
-    key = {key: value for kind, key, value in rows if kind == "run"}.get("run_key")
-    if key is None:
-        key = secrets.randbits(63) or 1
-        values.keep([Store("run", "run_key", key)])
     folders = {
         "run_folder": str(run_folder.absolute()),
         "sockets_dir": str(sockets_dir.absolute()) if sockets_dir else None,
@@ -226,7 +222,7 @@ def _machine(
     }
     try:
         return Registry(
-            plan, run_key=key, epoch=secrets.randbits(63) or 1, stored=Stored.from_rows(rows), welcome=folders
+            plan, run_key=plan.run_key, epoch=secrets.randbits(63) or 1, stored=Stored.from_rows(rows), welcome=folders
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise SaveError(

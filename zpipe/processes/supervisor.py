@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from zpipe.processes.blame import read_blame
 from zpipe.values.errors import RunError
 
 GIVE_UP_DEATHS = 5
@@ -200,17 +201,6 @@ class Supervisor:
             os.close(slot._pidfd)
         slot._process = slot._pidfd = None
         return Death(slot, process.pid, status, read_blame(slot.program.blame))
-
-
-def read_blame(path: Path | None) -> str:
-    """Return what a dead worker had noted before its call; the text ends at the first NUL."""
-    if path is None:
-        return ""
-    try:
-        noted = path.read_bytes()
-    except FileNotFoundError:
-        return ""
-    return noted.split(b"\0", 1)[0].decode("utf-8", "replace").strip()
 
 
 def describe_status(status: int) -> str:

@@ -1,4 +1,4 @@
-"""The objects behind stages, built where they are called, their warmup and close, and tracebacks of users' code.
+"""The objects behind stages, built where they are called, their warmup and close, and users' tracebacks.
 
 Knows how a stage's code comes to life; what it is called with is the caller's.
 """

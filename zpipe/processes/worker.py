@@ -40,8 +40,9 @@ from zpipe.values.plan import Plan, StagePlan
 EXIT_DONE, EXIT_FAILED, EXIT_FENCED = 0, 1, 75
 WELCOME_S = 10.0  # for the registry's first answer
 GOODBYE_S = 2.0  # for its last
-IDLE_S = 0.05  # longest sleep: links are probed this often
-RETRY_S = 0.002  # sleep while something could not be sent yet
+IDLE_S = 0.05  # links are probed this often
+IDLE_MS = 50  # longest sleep
+RETRY_MS = 2  # sleep while something could not be sent yet
 CUT_OFF_S = 10.0  # without a registry for this long the parent is looked at
 
 
@@ -220,7 +221,7 @@ class WorkerProcess:
             if (idle and worker.intake.idle) or blocked:
                 waiting = links.retry(now_s)
                 if not (self.control.inbox or worker.actions):
-                    links.poller.poll(1000 * (RETRY_S if waiting else IDLE_S))
+                    links.poller.poll(RETRY_MS if waiting else IDLE_MS)
                     slept_s = clock() - now_s
                     if blocked or (isinstance(worker.intake, Source) and not self._is_complete(worker)):
                         self.blocked_s += slept_s

@@ -35,6 +35,7 @@ class Part:
     """An item as the simulator carries it: the value itself, and the bytes it pretends to have."""
 
     __slots__ = ("nbytes", "value")
+    buffers = ()
 
     def __init__(self, value: Any, nbytes: int) -> None:
         self.value = value
@@ -173,10 +174,10 @@ class Node:
             self.worker.lost(self.world.now_s, link)
             self.world.wake(self, self.world.now_s)
 
-    def _sync(self, link: Link) -> None:
+    def _sync(self, link: Link, hi: int) -> None:
         if link.state == Link.DEAD:
             return
-        message = Sync(self.inc, link.peer.inc, link.gen, link.peer.edge, link.sent, self.worker.outlet.pressed)
+        message = Sync(self.inc, link.peer.inc, link.gen, link.peer.edge, hi, self.worker.outlet.pressed)
         if not self.world.post(self, link.peer.inc, message, self.data_pipes):
             self.worker.lost(self.world.now_s, link)
             self.world.wake(self, self.world.now_s)

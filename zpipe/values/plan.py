@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 from zpipe.values.callables import CallableInfo, form_of, resolve
@@ -83,6 +84,11 @@ class Plan:
     edges: tuple[EdgePlan, ...]
     lane_names: dict[int, str]
     origins: dict[int, int]  # lane -> the lane that the source, or the hook, made it on
+
+    @property
+    def run_key(self) -> int:
+        """Return what seeds `zp.rng()` beside stage and path: the pipeline's name, so every run draws the same."""
+        return int.from_bytes(blake2b(self.name.encode(), digest_size=8).digest(), "big") >> 1
 
     def stage(self, name: str) -> StagePlan:
         """Return the stage of that name; KeyError when there is none."""

@@ -1,0 +1,264 @@
+"""The stages of the pipelines that are run for real; tests copy this file beside their pipeline files."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+import zpipe as zp
+
+
+def ring(path):
+    """Strike a bell of the test."""
+    bell = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    os.write(bell, b".")
+    os.close(bell)
+
+
+def numbers(count=10, start=0):
+    yield from range(start, count)
+
+
+def halves(count=10, start=0):
+    """Each of two partitions its share: the even numbers, the odd ones."""
+    item = zp.item()
+    yield from range(2 * start + item.partition, count, item.partitions)
+
+
+def once(count=10):
+    yield from range(count)
+
+
+def slowly(count=100000, start=0):
+    for k in range(start, count):
+        time.sleep(0.001)
+        yield k
+
+
+def rows(count=4, start=0):
+    for k in range(start, count):
+        yield {"x": np.full((2, 3), k, np.float32), "name": f"row {k}"}
+
+
+def double(x):
+    return 2 * x
+
+
+def negate(x):
+    return -x
+
+
+def odd(x):
+    return x if x % 2 else None
+
+
+def thrice(x):
+    for k in range(x % 4):
+        yield [x, k]
+
+
+def jitter(x):
+    """Take a random time, another for each worker and call."""
+    time.sleep((os.getpid() * 31 + x) % 7 / 1000)
+    return x
+
+
+def draw(x):
+    """Numbers and names that depend on the item only."""
+    item = zp.item()
+    return [x, int(zp.rng().integers(1000)), item.path, item.position, item.epoch, item.partition]
+
+
+def scale(x, by=1):
+    return [by, x * by]
+
+
+def flat(x):
+    """A batch as plain lists, with the type of its arrays."""
+    return {key: [str(v.dtype), v.tolist()] if hasattr(v, "dtype") else v for key, v in x.items()}
+
+
+def as_list(x):
+    return x.tolist()
+
+
+class Sum:
+    """Adds up, and says so at the end of each epoch and of the run."""
+
+    def __init__(self, name="sum"):
+        self.name, self.total = name, 0
+
+    def __call__(self, x):
+        self.total += x
+        return ["item", self.total]
+
+    def epoch_end(self, n):
+        yield ["epoch", n, self.total]
+
+    def finish(self):
+        yield [self.name, self.total]
+
+    def state(self):
+        return {"total": self.total}
+
+    def restore(self, state):
+        self.total = state["total"]
+
+
+class Logged:
+    """Writes down which of its hooks were called, in which order."""
+
+    def __init__(self):
+        self.says("init")
+
+    def says(self, word):
+        with open(zp.run_folder() / "hooks.txt", "a", encoding="utf-8") as file:
+            file.write(f"{word}\n")
+
+    def warmup(self):
+        self.says("warmup")
+
+    def __call__(self, x):
+        self.says(f"call {x}")
+        return x
+
+    def close(self):
+        self.says("close")
+
+
+class Files:
+    """A sink of its own making: a file for each item, named by its path."""
+
+    def commit(self, items):
+        for item in items:
+            (zp.run_folder() / f"{item.path}.txt").write_text(f"{item.epoch} {item.value}")
+
+
+def bell_at(x, bell, at=0):
+    """Strike when the item `at` is here."""
+    if x == at:
+        ring(bell)
+    return x
+
+
+def stroke(x, bell):
+    ring(bell)
+    return x
+
+
+def stuck(x, bell, at=3):
+    """Never return from the item `at`."""
+    if x == at:
+        ring(bell)
+        while True:
+            signal.pause()
+    return x
+
+
+def with_child(x, bell):
+    """Start a process of its own, then go on slowly."""
+    if not Path("child").exists():
+        Path("child").touch()
+        os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "1000")
+        ring(bell)
+    return x
+
+
+def fails(x):
+    return 10 / (x - 3)
+
+
+def exits(x):
+    if x == 3:
+        os._exit(7)
+    return x
+
+
+def deep(x):
+    return inner(x)
+
+
+def inner(x):
+    raise KeyError(f"no {x}")
+
+
+def a_set(x):
+    return {"values": [x, {1, 2}]}
+
+
+def objects(x):
+    return {"values": np.array([None, x], dtype=object)}
+
+
+def open_file(x):
+    return [x, open(__file__, encoding="utf-8")]  # noqa: SIM115
+
+
+def too_long(x):
+    return "x" * 70_000_000
+
+
+def die_once(at, marker):
+    """Die, once in the run."""
+    file = zp.run_folder() / marker
+    if at and not file.exists():
+        file.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying_source(count=50):
+    for k in range(count):
+        die_once(k == 20, "source-died")
+        yield k
+
+
+class Forgetful:
+    """Accumulates what it cannot save, and dies once."""
+
+    def __init__(self):
+        self.total = 0
+
+    def __call__(self, x):
+        die_once(x == 5, "forgetful-died")
+        self.total += x
+
+    def finish(self):
+        return self.total
+
+
+class Steady:
+    """Accumulates, can save, and dies once."""
+
+    def __init__(self):
+        self.total = 0
+
+    def __call__(self, x):
+        die_once(x == 500, "steady-died")
+        self.total += x
+
+    def finish(self):
+        return self.total
+
+    def state(self):
+        return self.total
+
+    def restore(self, state):
+        self.total = state
+
+
+class BadInit:
+    def __init__(self):
+        raise ValueError("no such model")
+
+    def __call__(self, x):
+        return x
+
+
+class BadWarmup:
+    def warmup(self):
+        raise ValueError("the model does not answer")
+
+    def __call__(self, x):
+        return x
