@@ -24,7 +24,6 @@ import psutil
 ROOT = Path(__file__).parents[1]
 DEADLINE_S = 120.0  # for what takes a second on an idle machine
 MARK = "ZPIPE_TEST_MARK"  # in the environment of all that a place has started
-POLLED_S = 0.005  # how often to look at what tells nobody when it changes
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,10 @@ class Command:
 
     def ends_within(self, timeout_s: float) -> bool:
         """Wait for the end and tell whether it came."""
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout_s)
+        fd = os.pidfd_open(self.process.pid) if self.process.poll() is None else None
+        if fd is not None:
+            select.select([fd], [], [], timeout_s)
+            os.close(fd)
         return self.process.poll() is not None
 
     def printed(self, which: int) -> str:

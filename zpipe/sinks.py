@@ -117,9 +117,7 @@ class jsonl:
                 execute("INSERT INTO file VALUES (?, 0)", (run,))
         owner, end = known or (run, 0)
         if owner != run:
-            raise StageError(
-                f"{self.path} is of run {owner}: move it and {self.index.name} away, or give another path"
-            )
+            raise StageError(f"{self.path} is of run {owner}: move it and {self.index.name} away, or give another path")
         if size < end:
             raise StageError(
                 f"{self.path} has {size} bytes where {self.index.name} knows of {end}: it was changed from "
@@ -138,9 +136,7 @@ class sqlite:
 
     def __init__(self, path: str, table: str = "items", nan: str = "error") -> None:
         if not re.fullmatch(r"(?!sqlite_)[A-Za-z_][A-Za-z0-9_]*", table):
-            raise ConfigError(
-                f"the table {table!r} has a bad name: use letters, digits and _, no digit first"
-            )
+            raise ConfigError(f"the table {table!r} has a bad name: use letters, digits and _, no digit first")
         self.nan = _check_nan(nan)
         self.path = _place(path)
         self.table = table
@@ -220,9 +216,7 @@ def _explained(path: Path) -> Iterator[None]:
     except sql.Error as error:
         raise StageError(f"cannot write {path}: {error}") from error
     except OSError as error:
-        raise StageError(
-            f"cannot write {path}: {error.strerror}: make room, or give the sink another path"
-        ) from error
+        raise StageError(f"cannot write {path}: {error.strerror}: make room, or give the sink another path") from error
 
 
 def _json(item: Item, nan: str) -> str:
@@ -241,9 +235,7 @@ def _plain(value: Any, place: str, nan: str) -> Any:
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str | int):
-                raise EncodeError(
-                    f"{place} has the key {key!r:.40}, and keys of JSON are text: map them to text first"
-                )
+                raise EncodeError(f"{place} has the key {key!r:.40}, and keys of JSON are text: map them to text first")
         return {key: _plain(x, f"{place}[{key!r:.40}]", nan) for key, x in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(x, f"{place}[{i}]", nan) for i, x in enumerate(value)]

@@ -79,7 +79,7 @@ class Grouping:
         pass
 
 
-class batch(Grouping):  # noqa: N801  (named as the pipeline file names it)
+class batch(Grouping):
     """Stack `size` items into one.
 
     In:  dicts, arrays (...), numbers or anything      Out: a dict of stacks, an array (size, ...) or (size,), a list
@@ -100,7 +100,7 @@ class batch(Grouping):  # noqa: N801  (named as the pipeline file names it)
             yield Made(member.path, member.digest, member.epoch, Mark.TOMB)
 
 
-class shuffle(Grouping):  # noqa: N801
+class shuffle(Grouping):
     """Permute each block of `size` items, by seed, epoch and the block's first path.
 
     In: anything      Out: the same items.  Holds: size.  Errors: ConfigError when size < 1.
@@ -122,7 +122,7 @@ class shuffle(Grouping):  # noqa: N801
             yield Made(member.path, member.digest, member.epoch, Mark.TOMB)
 
 
-class rechunk(Grouping):  # noqa: N801
+class rechunk(Grouping):
     """Cut batches anew into batches of `size` rows.
 
     In: dicts of arrays (n, ...), or arrays (n, ...)      Out: the same with n = size
@@ -200,14 +200,31 @@ def stack(values: list[Any]) -> Any:
         if any(not isinstance(v, dict) or v.keys() != first.keys() for v in values):
             raise StageError("a batch needs items with the same keys: map them to one form first")
         return {key: stack([v[key] for v in values]) for key in first}
-    if hasattr(first, "dtype") or isinstance(first, bool | int | float):
-        import numpy as np
+    kinds = {_kind(v) for v in values}
+    if kinds == {"other"}:
+        return values
+    if kinds not in ({"array"}, {"bool"}, {"int"}, {"float"}, {"int", "float"}):
+        raise StageError(f"a batch of {' and '.join(sorted(kinds))} values: map them to one type first")
+    import numpy as np
 
-        try:
-            return np.stack(values) if hasattr(first, "dtype") else np.asarray(values)
-        except ValueError as error:
-            raise StageError(f"a batch needs arrays of one shape: {error}") from None
-    return values
+    try:
+        return (
+            np.stack(values)
+            if kinds == {"array"}
+            else np.asarray(values, _DTYPES.get(kinds.pop()) if len(kinds) == 1 else float)
+        )
+    except (ValueError, OverflowError) as error:
+        raise StageError(f"a batch needs arrays of one shape and numbers of 64 bits: {error}") from None
+
+
+_DTYPES = {"bool": "bool", "int": "int64", "float": "float64"}
+
+
+def _kind(value: Any) -> str:
+    if hasattr(value, "dtype"):
+        return "array"
+    names = {bool: "bool", int: "int", float: "float"}
+    return names.get(type(value), "other")
 
 
 def length(item: Any) -> int:
@@ -227,7 +244,8 @@ def row(item: Any, i: int) -> Any:
     if isinstance(item, dict):
         return {key: row(v, i) for key, v in item.items()}
     value = item[i]
-    return value.item() if getattr(value, "shape", None) == () else value
+    # Numbers become Python's; other scalars (complex, datetime64) would not travel as what Python makes of them.
+    return value.item() if getattr(value, "shape", None) == () and value.dtype.kind in "biuf" else value
 
 
 def part(item: Any, a: int, b: int) -> Any:
@@ -241,6 +259,8 @@ def join(parts: list[Any]) -> Any:
     if len(parts) == 1:
         return first
     if isinstance(first, dict):
+        if any(not isinstance(p, dict) or p.keys() != first.keys() for p in parts):
+            raise StageError("a chunk needs batches with the same keys: map them to one form first")
         return {key: join([p[key] for p in parts]) for key in first}
     if isinstance(first, list):
         return [x for p in parts for x in p]

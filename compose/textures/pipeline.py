@@ -12,14 +12,12 @@ def pipeline() -> zp.Pipeline:
     x = zp.stage(features, workers=2)(x)
     x = zp.shuffle(256)(x)
     x = zp.batch(64)(x)
-    fit = zp.stage(
-        Train, name="fit", args={"hidden": 64}, grid={"lr": [0.1, 0.01, 0.001]}, ordered=True, checkpoint=8
-    )(x)
+    fit = zp.stage(Train, name="fit", args={"hidden": 64}, grid={"lr": [0.1, 0.01, 0.001]}, ordered=True, checkpoint=8)(
+        x
+    )
     scores = zp.stage(Evaluate, args={"crops": 3000, "size": 128, "seed": 0})(fit)
     lines = zp.stage(summary)(scores)
-    results = zp.stage("zpipe.sinks:jsonl", name="results", args={"path": "results.jsonl"}, ordered=True)(
-        lines
-    )
+    results = zp.stage("zpipe.sinks:jsonl", name="results", args={"path": "results.jsonl"}, ordered=True)(lines)
     winner = zp.stage(Winner, args={"path": "winner.npz"})(scores)
     return zp.Pipeline("textures", results, winner, defaults={"env": {"OMP_NUM_THREADS": "1"}})
 

@@ -93,9 +93,7 @@ class Winner:
         # Whole or not at all: a kill while writing leaves the old winner, and a .part to be overwritten.
         part = self.path.with_name(self.path.name + ".part")
         with part.open("wb") as file:
-            np.savez(
-                file, **{name: best[name] for name in ("lr", "accuracy")}, classes=CLASSES, **best["weights"]
-            )
+            np.savez(file, **{name: best[name] for name in ("lr", "accuracy")}, classes=CLASSES, **best["weights"])
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, self.path)

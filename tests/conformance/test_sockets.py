@@ -95,9 +95,7 @@ def test_a_channel_of_acks_has_its_options(ctx: sockets.Context, tmp_path: Path)
     ]
 
 
-def test_the_sending_end_of_a_link_has_its_options(
-    ctx: sockets.Context, tmp_path: Path, transport: str
-) -> None:
+def test_the_sending_end_of_a_link_has_its_options(ctx: sockets.Context, tmp_path: Path, transport: str) -> None:
     _, endpoints = bind(ctx, tmp_path, transport)
     push = sockets.dial_push(ctx, endpoints)
     assert push.type == zmq.PUSH
@@ -148,9 +146,7 @@ def test_nothing_is_sent_before_a_link_is_up(ctx: sockets.Context, tmp_path: Pat
     assert not sockets.send(push, [b"x", b"y"])
 
 
-def test_a_link_whose_peer_has_closed_takes_nothing(
-    ctx: sockets.Context, tmp_path: Path, transport: str
-) -> None:
+def test_a_link_whose_peer_has_closed_takes_nothing(ctx: sockets.Context, tmp_path: Path, transport: str) -> None:
     pull, endpoints = bind(ctx, tmp_path, transport)
     push = dial(ctx, endpoints)
     monitor = sockets.watch(push)
@@ -211,9 +207,7 @@ def test_a_port_in_use_is_one_clear_line(ctx: sockets.Context) -> None:
         sockets.router(ctx, address)
 
 
-@pytest.mark.parametrize(
-    "text", ["localhost:5570", "tcp://h", "tcp://h:x", "tcp://:1", "tcp://h:70000", "ipc://", ""]
-)
+@pytest.mark.parametrize("text", ["localhost:5570", "tcp://h", "tcp://h:x", "tcp://:1", "tcp://h:70000", "ipc://", ""])
 def test_what_is_no_address_is_one_clear_line(ctx: sockets.Context, text: str) -> None:
     with pytest.raises(RegistryError, match="write tcp://HOST:PORT"):
         sockets.dealer(ctx, text)

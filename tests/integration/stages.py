@@ -80,7 +80,7 @@ def flat(x):
     return {key: [str(v.dtype), v.tolist()] if hasattr(v, "dtype") else v for key, v in x.items()}
 
 
-def as_list(x):
+def plain(x):
     return x.tolist()
 
 
@@ -193,7 +193,7 @@ def objects(x):
 
 
 def open_file(x):
-    return [x, open(__file__, encoding="utf-8")]  # noqa: SIM115
+    return [x, open(__file__, encoding="utf-8")]
 
 
 def too_long(x):
@@ -262,3 +262,70 @@ class BadWarmup:
 
     def __call__(self, x):
         return x
+
+
+def two(x, y):
+    return x + y
+
+
+class BadFinish:
+    def __call__(self, x):
+        return None
+
+    def finish(self):
+        yield 1
+        raise ValueError("no end")
+
+    def state(self):
+        return None
+
+    def restore(self, state):
+        pass
+
+
+class BadEpoch(BadFinish):
+    def epoch_end(self, n):
+        raise ValueError("no epoch")
+
+
+class SetFinish(BadFinish):
+    def finish(self):
+        yield {1, 2}
+
+
+class SetState(BadFinish):
+    def finish(self):
+        return 1
+
+    def state(self):
+        return {1, 2}
+
+
+class BadClose:
+    def __call__(self, x):
+        return x
+
+    def close(self):
+        raise ValueError("cannot close")
+
+
+class BadCommit:
+    def commit(self, items):
+        raise ValueError("disk full")
+
+
+def bad_source(count=10):
+    yield from range(3)
+    raise ValueError("no more")
+
+
+def leaves(x):
+    raise SystemExit(0)
+
+
+def long_text(x):
+    return "x" * 40_000_000
+
+
+def nothing():
+    return 1

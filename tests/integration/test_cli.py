@@ -68,9 +68,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*argv: str) -> tuple[int, str, str]:
     command = [sys.executable, "-m", "zpipe", *argv]
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
-    )
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -99,9 +97,7 @@ def test_set_changes_a_value(target: str) -> None:
 
 
 def test_every_fault_is_listed_at_once(folder: Path) -> None:
-    (folder / "p.toml").write_text(
-        PIPELINE.replace("stages:double", "stages:duoble").replace("workers", "wokers")
-    )
+    (folder / "p.toml").write_text(PIPELINE.replace("stages:double", "stages:duoble").replace("workers", "wokers"))
     code, out, err = run("check", "p.toml")
     assert (code, out) == (2, "")
     assert "did you mean 'double'?" in err
@@ -162,10 +158,7 @@ def test_a_registry_that_is_not_there_is_one_line() -> None:
 def test_an_address_that_is_none_is_one_line() -> None:
     code, _, err = run("ps", "--registry", "localhost")
     assert code == 1
-    assert (
-        err
-        == "zpipe: 'localhost' is no registry's address: write tcp://HOST:PORT, e.g. tcp://127.0.0.1:5570\n"
-    )
+    assert err == "zpipe: 'localhost' is no registry's address: write tcp://HOST:PORT, e.g. tcp://127.0.0.1:5570\n"
 
 
 @pytest.mark.usefixtures("folder")

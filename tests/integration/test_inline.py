@@ -89,9 +89,7 @@ def test_every_form_of_stage_takes_part_and_groups_go_by_source_order(play):
         def finish(self):
             yield {"scale": self.scale, "seen": self.seen}
     """
-    toml = chain(
-        "numbers", "children", numbers="epochs = 2\nargs = { count = 5 }\n", children="workers = 3\n"
-    )
+    toml = chain("numbers", "children", numbers="epochs = 2\nargs = { count = 5 }\n", children="workers = 3\n")
     toml += """
     [stage.batch]
     run = "zpipe.stages:batch"
@@ -258,9 +256,7 @@ def test_tuples_arrive_as_lists(play):
     assert out(play(code, chain("pairs", "kind", "out"))) == ["list"]
 
 
-@pytest.mark.parametrize(
-    ("value", "said"), [("{1, 2}", "item is a set"), ("{'x': [print]}", r"item\['x'\]\[0\]")]
-)
+@pytest.mark.parametrize(("value", "said"), [("{1, 2}", "item is a set"), ("{'x': [print]}", r"item\['x'\]\[0\]")])
 def test_an_item_that_cannot_travel_is_one_clear_line(play, value, said):
     code = f"""
     def odd(x):
@@ -282,9 +278,7 @@ def test_what_a_stage_may_ask_is_there(play):
             return [item.path, item.position, item.epoch, item.attempt, dict(item.variant), item.worker,
                     self.started == zp.run_folder().name]
     """
-    toml = chain(
-        "numbers", "ask", "out", numbers="args = { count = 2 }\nepochs = 2\n", ask="grid = { k = [7] }\n"
-    )
+    toml = chain("numbers", "ask", "out", numbers="args = { count = 2 }\nepochs = 2\n", ask="grid = { k = [7] }\n")
 
     report = play(code, toml.replace("stages.py:ask", "stages.py:Ask"))
 
@@ -327,9 +321,7 @@ def test_the_environment_of_a_stage_is_in_force_in_its_code_only(play, monkeypat
     """
     env = 'env = { ZP_TEST = "inner", ZP_MORE = "x" }\n'
 
-    report = play(
-        code, chain("numbers", "first", "second", "out", numbers="args = { count = 1 }\n", first=env)
-    )
+    report = play(code, chain("numbers", "first", "second", "out", numbers="args = { count = 1 }\n", first=env))
 
     assert out(report) == [["inner", "x", "outer", None]]
     assert os.environ["ZP_TEST"] == "outer"
@@ -386,9 +378,7 @@ args = { path = "out.db" }
 def test_the_run_folder_holds_what_ran_and_what_it_said(play):
     report = play("", chain("numbers", "out"), sets=["numbers.count=4"])
 
-    assert {"pipeline.toml", "plan.json", "meta.json", "report.json"} <= {
-        p.name for p in report.folder.iterdir()
-    }
+    assert {"pipeline.toml", "plan.json", "meta.json", "report.json"} <= {p.name for p in report.folder.iterdir()}
     assert json.loads((report.folder / "report.json").read_text()) == json.loads(json.dumps(report.to_dict()))
     assert json.loads((report.folder / "meta.json").read_text())["sets"] == ["numbers.count=4"]
     assert len(out(report)) == 4

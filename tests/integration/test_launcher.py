@@ -75,9 +75,7 @@ def test_a_run_ends_by_itself_and_reports(tmp_path: Path, runtime_dir: Path) -> 
 
 def test_a_worker_that_dies_comes_back(tmp_path: Path) -> None:
     events: list[tuple[str, str]] = []
-    report = launch(
-        *make_plan(tmp_path, "make", "crashes-once"), on_event=lambda *event: events.append(event)
-    )
+    report = launch(*make_plan(tmp_path, "make", "crashes-once"), on_event=lambda *event: events.append(event))
     assert report.ok
     assert [(s.name, s.restarts) for s in report.stages] == [("make", 0), ("crashes-once", 1)]
     assert ("restart", "crashes-once-1 killed by SIGKILL while running numbers:3") in events
@@ -160,9 +158,7 @@ def test_a_killed_registry_comes_back_at_the_same_address(tmp_path: Path) -> Non
             interrupt(table)
 
     interrupt = interrupt_when(both_live, 1)
-    launcher = Launcher(
-        plan, folder, worker=fake, on_event=lambda *event: events.append(event), progress=progress
-    )
+    launcher = Launcher(plan, folder, worker=fake, on_event=lambda *event: events.append(event), progress=progress)
     report = launcher.run()
     assert ("restart", "registry killed by SIGKILL") in events
     assert (report.state, report.stages[1].taken) == ("interrupted", 5)

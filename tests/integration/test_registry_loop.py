@@ -258,9 +258,7 @@ def test_a_port_in_use_ends_the_registry_with_one_line(registry: Process, tmp_pa
     (tmp_path / "other").mkdir()
     other = Process(tmp_path / "other")
     other.address = registry.address
-    done = subprocess.run(
-        other.argv(os.getpid()), check=False, capture_output=True, text=True, timeout=DEADLINE_S
-    )
+    done = subprocess.run(other.argv(os.getpid()), check=False, capture_output=True, text=True, timeout=DEADLINE_S)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"zpipe: {registry.address} is in use: ")
     assert done.stderr.count("\n") == 1
@@ -271,8 +269,7 @@ def test_a_folder_without_a_plan_ends_the_registry_with_one_line(tmp_path: Path)
     done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.returncode == 1
     assert (
-        done.stderr
-        == f"zpipe: cannot read {tmp_path}/plan.json: No such file or directory: the launcher writes it\n"
+        done.stderr == f"zpipe: cannot read {tmp_path}/plan.json: No such file or directory: the launcher writes it\n"
     )
 
 
@@ -313,9 +310,7 @@ def test_down_is_answered_before_the_registry_leaves(registry: Process) -> None:
     assert registry.wait() == 0
 
 
-def test_without_its_launcher_the_registry_sends_workers_home_and_cleans_up(
-    tmp_path: Path, lives: list[Life]
-) -> None:
+def test_without_its_launcher_the_registry_sends_workers_home_and_cleans_up(tmp_path: Path, lives: list[Life]) -> None:
     registry = Process(tmp_path)
     launcher = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     process = subprocess.Popen(registry.argv(launcher.pid), stdout=subprocess.PIPE, text=True)

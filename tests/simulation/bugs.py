@@ -15,7 +15,7 @@ from zpipe.core.work import Job
 from zpipe.core.worker import Worker
 from zpipe.processes.caller import Caller, Joiner
 from zpipe.stages import Made
-from zpipe.testing.simulator import Node, World
+from zpipe.testing.simulator import World
 from zpipe.values.paths import Mark, Run
 from zpipe.wire.frames import Ack
 
@@ -183,12 +183,6 @@ class EndsWithKeptOutputs(Memory):
         self.over = over
 
 
-class ClosesBeforeTheHook(Memory):
-    @property
-    def may_close(self) -> bool:
-        return True
-
-
 class SavesUnsettledSteps(Memory):
     def _is_covered(self, step: Any) -> bool:
         return True
@@ -236,11 +230,6 @@ class NoEnd(Caller):
         self.worker.emit = emit  # type: ignore[method-assign]
 
 
-class IgnoresPressure(Caller):
-    def idle(self) -> None:
-        pass
-
-
 class StartsWithoutItsSave(World):
     def start(self, stage: Any, slot: int) -> None:
         self.saves.pop(stage.name, None)
@@ -252,7 +241,7 @@ class ForgetsHookPosition(Caller):
         super().restore([0, state[1]])
 
 
-class Clumsy(World):
+class ResendsNothing(World):
     """Restores a save into the cursor, but does not send the outputs in it."""
 
     def start(self, stage: Any, slot: int) -> None:
@@ -314,16 +303,17 @@ BUGS = tuple(
         (KeepsParkedCredit, "a parked input returns its credit"),
         (SavesWithoutOutputs, "a checkpoint holds the unsettled outputs made before it"),
         (EndsWithKeptOutputs, "the last save leaves no output unsettled"),
-        (ClosesBeforeTheHook, "nothing is saved between a boundary and the call of its hook"),
         (SavesUnsettledSteps, "a position is saved when the outputs before it are settled"),
         (StopsOnRetention, "only sources stop for lack of acks"),
         (AcksBeforeTheSave, "save first, then ack"),
         (SavesOpenGroups, "a group's position is saved when the group is closed"),
         (NoTombstonesForMembers, "each further member of a group leaves a tombstone"),
         (NoEnd, "a split says how many children it had"),
-        (IgnoresPressure, "a stage that holds acks back saves when a source waits for them"),
-        (StartsWithoutItsSave, "a new life of a stage with memory starts at its save, never at the watermark"),
+        (
+            StartsWithoutItsSave,
+            "a new life of a stage with memory starts at its save, never at the watermark",
+        ),
         (ForgetsHookPosition, "what a hook makes keeps its positions across lives"),
-        (Clumsy, "a new life sends again the outputs in its save"),
+        (ResendsNothing, "a new life sends again the outputs in its save"),
     )
 )

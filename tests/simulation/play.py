@@ -9,6 +9,8 @@ from typing import Any
 from tests.simulation import scenarios as sc
 from zpipe.testing.simulator import World
 
+TIME_LIMIT_S = 40.0  # simulated; the longest run that ends takes a third of it
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -38,8 +40,14 @@ def play(
     plan = sc.plan_of(steps)
     database = sc.Database()
 
-    world = world_type(plan, sc.targets(steps, plan, database), seed, limits=limits, faults=sc.Faults() if calm else faults,
-                   time_limit_s=120.0)  # fmt: skip
+    world = world_type(
+        plan,
+        sc.targets(steps, plan, database),
+        seed,
+        limits=limits,
+        faults=sc.Faults() if calm else faults,
+        time_limit_s=TIME_LIMIT_S,
+    )
     try:
         end = world.run()
     except AssertionError as error:

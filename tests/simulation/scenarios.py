@@ -41,76 +41,137 @@ class Step:
 
 
 def linear(r: random.Random) -> list[Step]:
-    return [source(r), Step("a", "map", ("src",), r.randint(1, 3), drop=r.choice((0, 3))),
-            Step("sink", "sink", ("a",), r.randint(1, 2))]  # fmt: skip
+    return [
+        source(r),
+        Step("a", "map", ("src",), r.randint(1, 3), drop=r.choice((0, 3))),
+        Step("sink", "sink", ("a",), r.randint(1, 2)),
+    ]
 
 
 def ordered(r: random.Random) -> list[Step]:
-    return [source(r), Step("a", "map", ("src",), r.randint(1, 3), drop=r.choice((0, 2, 5))),
-            Step("sink", "sink", ("a",), ordered=True)]  # fmt: skip
+    return [
+        source(r),
+        Step("a", "map", ("src",), r.randint(1, 3), drop=r.choice((0, 2, 5))),
+        Step("sink", "sink", ("a",), ordered=True),
+    ]
 
 
 def split(r: random.Random) -> list[Step]:
-    return [source(r), Step("a", "split", ("src",), r.randint(1, 3)),
-            Step("b", "map", ("a",), r.randint(1, 2), drop=r.choice((0, 4))),
-            Step("sink", "sink", ("b",), ordered=r.random() < 0.6)]  # fmt: skip
+    return [
+        source(r),
+        Step("a", "split", ("src",), r.randint(1, 3)),
+        Step("b", "map", ("a",), r.randint(1, 2), drop=r.choice((0, 4))),
+        Step("sink", "sink", ("b",), ordered=r.random() < 0.6),
+    ]
 
 
 def batch(r: random.Random) -> list[Step]:
-    return [source(r), Step("a", "map", ("src",), r.randint(1, 3), drop=r.choice((0, 2))),
-            Step("g", "batch", ("a",), size=r.randint(1, 7)), Step("sink", "sink", ("g",), r.randint(1, 2))]  # fmt: skip
+    return [
+        source(r),
+        Step("a", "map", ("src",), r.randint(1, 3), drop=r.choice((0, 2))),
+        Step("g", "batch", ("a",), size=r.randint(1, 7)),
+        Step("sink", "sink", ("g",), r.randint(1, 2)),
+    ]
 
 
 def split_batch(r: random.Random) -> list[Step]:
-    return [source(r), Step("a", "map", ("src",), 2), Step("b", "split", ("a",), 2),
-            Step("g", "batch", ("b",), size=r.randint(2, 6)), Step("sink", "sink", ("g",))]  # fmt: skip
+    return [
+        source(r),
+        Step("a", "map", ("src",), 2),
+        Step("b", "split", ("a",), 2),
+        Step("g", "batch", ("b",), size=r.randint(2, 6)),
+        Step("sink", "sink", ("g",)),
+    ]
 
 
 def train(r: random.Random) -> list[Step]:
-    steps = [source(r), Step("a", "map", ("src",), 2, drop=r.choice((0, 3))),
-             Step("s", "shuffle", ("a",), size=r.randint(2, 8)), Step("g", "batch", ("s",), size=r.randint(1, 4)),
-             Step("fit", "train", ("g",), checkpoint=r.choice((None, 1, 3, 100)), grid=r.choice((0, 2)))]  # fmt: skip
+    steps = [
+        source(r),
+        Step("a", "map", ("src",), 2, drop=r.choice((0, 3))),
+        Step("s", "shuffle", ("a",), size=r.randint(2, 8)),
+        Step("g", "batch", ("s",), size=r.randint(1, 4)),
+        Step("fit", "train", ("g",), checkpoint=r.choice((None, 1, 3, 100)), grid=r.choice((0, 2))),
+    ]
     return [*steps, Step("sink", "sink", ("fit",), ordered=r.random() < 0.5)]
 
 
 def learn(r: random.Random) -> list[Step]:
-    return [source(r), Step("fit", "train", ("src",), checkpoint=r.choice((1, 2, 5))),
-            Step("sink", "sink", ("fit",), ordered=r.random() < 0.5)]  # fmt: skip
+    return [
+        source(r),
+        Step("fit", "train", ("src",), checkpoint=r.choice((1, 2, 5))),
+        Step("sink", "sink", ("fit",), ordered=r.random() < 0.5),
+    ]
 
 
 def diamond(r: random.Random) -> list[Step]:
-    steps = [source(r), Step("a", "map", ("src",), 2), Step("b", "split" if r.random() < 0.5 else "map", ("src",), 2)]
+    steps = [
+        source(r),
+        Step("a", "map", ("src",), 2),
+        Step("b", "split" if r.random() < 0.5 else "map", ("src",), 2),
+    ]
     if r.random() < 0.5:
         return [*steps, Step("sink", "sink", ("a", "b"), ordered=True)]
     return [*steps, Step("g", "batch", ("a", "b"), size=3), Step("sink", "sink", ("g",))]
 
 
 def regroup(r: random.Random) -> list[Step]:
-    return [source(r), Step("a", "map", ("src",), 2, drop=r.choice((0, 4))), Step("g", "batch", ("a",), size=r.randint(2, 5)),
-            Step("h", "rechunk", ("g",), size=r.randint(1, 6)), Step("u", "unbatch", ("h",), 2),
-            Step("sink", "sink", ("u",), ordered=True)]  # fmt: skip
+    return [
+        source(r),
+        Step("a", "map", ("src",), 2, drop=r.choice((0, 4))),
+        Step("g", "batch", ("a",), size=r.randint(2, 5)),
+        Step("h", "rechunk", ("g",), size=r.randint(1, 6)),
+        Step("u", "unbatch", ("h",), 2),
+        Step("sink", "sink", ("u",), ordered=True),
+    ]
 
 
 def two_sources(r: random.Random) -> list[Step]:
     other = Step("src2", "source", size=r.randint(1, 12), epochs=r.randint(1, 2))
-    return [source(r), other, Step("a", "map", ("src", "src2"), 2), Step("g", "batch", ("a",), size=4),
-            Step("sink", "sink", ("g",), ordered=True)]  # fmt: skip
+    return [
+        source(r),
+        other,
+        Step("a", "map", ("src", "src2"), 2),
+        Step("g", "batch", ("a",), size=4),
+        Step("sink", "sink", ("g",), ordered=True),
+    ]
 
 
 def fan_out(r: random.Random) -> list[Step]:
-    return [source(r), Step("a", "map", ("src",), 2, drop=r.choice((0, 3))), Step("g", "batch", ("a",), size=3),
-            Step("sink", "sink", ("g",)), Step("sink2", "sink", ("a",), 2), Step("sink3", "sink", ("a",), ordered=True)]  # fmt: skip
+    return [
+        source(r),
+        Step("a", "map", ("src",), 2, drop=r.choice((0, 3))),
+        Step("g", "batch", ("a",), size=3),
+        Step("sink", "sink", ("g",)),
+        Step("sink2", "sink", ("a",), 2),
+        Step("sink3", "sink", ("a",), ordered=True),
+    ]
 
 
 SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
-    linear, ordered, split, batch, split_batch, train, learn, diamond, regroup, two_sources, fan_out,
-)  # fmt: skip
+    linear,
+    ordered,
+    split,
+    batch,
+    split_batch,
+    train,
+    learn,
+    diamond,
+    regroup,
+    two_sources,
+    fan_out,
+)
 
 
 def source(r: random.Random) -> Step:
     partitions = r.choice((1, 1, 2, 3))
-    return Step("src", "source", workers=r.randint(1, partitions), size=r.randint(1, 14), partitions=partitions,
-                epochs=r.choice((1, 1, 2)))  # fmt: skip
+    return Step(
+        "src",
+        "source",
+        workers=r.randint(1, partitions),
+        size=r.randint(1, 14),
+        partitions=partitions,
+        epochs=r.choice((1, 1, 2)),
+    )
 
 
 def limits(r: random.Random) -> Limits:
@@ -161,7 +222,11 @@ def plan_of(steps: list[Step]) -> Plan:
     specs, infos = [], {}
     for step in steps:
         run = f"zpipe.stages:{step.kind}" if hasattr(stages, step.kind) else f"sim:{step.kind}"
-        options: dict[str, Any] = {"workers": step.workers, "ordered": step.ordered, "checkpoint": step.checkpoint}
+        options: dict[str, Any] = {
+            "workers": step.workers,
+            "ordered": step.ordered,
+            "checkpoint": step.checkpoint,
+        }
         if step.kind == "source":
             options |= {"partitions": step.partitions, "epochs": step.epochs}
         if step.grid:
@@ -296,8 +361,10 @@ def _outputs(step: Step, stage: StagePlan, inputs: list[Entry], epochs: int) -> 
         case "source":
             return [
                 ((s, e * (step.size + 1) + i), 0, e, (step.name, s, e, i))
-                for s in stage.lanes for e in range(step.epochs) for i in range(step.size)
-            ]  # fmt: skip
+                for s in stage.lanes
+                for e in range(step.epochs)
+                for i in range(step.size)
+            ]
         case "map":
             return [(p, d, e, ("m", step.name, v)) for p, d, e, v in inputs if keep(step, v)]
         case "split":

@@ -70,12 +70,8 @@ def test_a_run_comes_out_with_none_where_marks_stand(items: list[Any], draw: st.
 
 
 @TIMELESS
-@given(
-    st.binary(max_size=300), st.integers(1, 4), st.booleans(), st.lists(st.binary(max_size=20), max_size=2)
-)
-def test_any_body_raises_nothing_but_a_protocol_error(
-    data: bytes, n: int, arrays: bool, buffers: list[bytes]
-) -> None:
+@given(st.binary(max_size=300), st.integers(1, 4), st.booleans(), st.lists(st.binary(max_size=20), max_size=2))
+def test_any_body_raises_nothing_but_a_protocol_error(data: bytes, n: int, arrays: bool, buffers: list[bytes]) -> None:
     run = Run(0, 0, (), n, None)
     run.body, run.arrays, run.buffers = memoryview(data), arrays, tuple(buffers)
     for read in (body.decode_run, body.parts_of):

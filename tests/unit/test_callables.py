@@ -129,9 +129,7 @@ def test_a_module_that_fails_to_import_is_one_line_with_the_place(folder, source
 
 @pytest.mark.parametrize("run", ["prog:f", "prog.py:f"])
 def test_a_pipeline_does_not_run_while_its_file_is_imported(folder, run):
-    (folder / "prog.py").write_text(
-        "import zpipe as zp\ndef f():\n    yield 1\nzp.Pipeline('p', zp.stage(f)).run()\n"
-    )
+    (folder / "prog.py").write_text("import zpipe as zp\ndef f():\n    yield 1\nzp.Pipeline('p', zp.stage(f)).run()\n")
 
     with pytest.raises(ConfigError, match='put it below `if __name__ == "__main__":`'):
         resolve(run, folder)

@@ -174,8 +174,7 @@ epochs = 2
         f"{file}:9: stage 'features': workers must be a whole number, at least 1, not 0",
         f"{file}:14: stage 'batch': epochs is an option of sources, but it reads 'features'",
         f"{file}:10: stage 'batch' (zpipe.stages:batch) needs an argument 'size': give it in args",
-        f"{file}:13: stage 'batch' groups items in source order, so it has one worker, not 2: "
-        "set workers = 1",
+        f"{file}:13: stage 'batch' groups items in source order, so it has one worker, not 2: set workers = 1",
     )
 
 
@@ -237,9 +236,7 @@ def test_a_named_output_is_not_supported():
 
 
 def test_a_stage_read_twice_is_a_fault():
-    assert reader("features", **{"from": ["src", "src"]}) == [
-        "from: reads 'src' more than once: name it once"
-    ]
+    assert reader("features", **{"from": ["src", "src"]}) == ["from: reads 'src' more than once: name it once"]
 
 
 SOURCE_FAULTS = [
@@ -296,8 +293,7 @@ SOURCE_FAULTS = [
     ),
     (
         {"args": {"size": None}},
-        "args.size: (M:crops): args.size is a NoneType: "
-        "args hold numbers, text, true, false, lists and tables",
+        "args.size: (M:crops): args.size is a NoneType: args hold numbers, text, true, false, lists and tables",
     ),
     (
         {"args": {"size": 1, "workers": 2}},
@@ -322,8 +318,7 @@ SOURCE_FAULTS = [
     ),
     (
         {"run": "zpipe.stages:unbatch", "args": {}},
-        "run: (zpipe.stages:unbatch) reads no stage, but has nothing to send of its own: "
-        "name its input in `from`",
+        "run: (zpipe.stages:unbatch) reads no stage, but has nothing to send of its own: name its input in `from`",
     ),
 ]
 
@@ -346,8 +341,7 @@ READER_FAULTS = [
     (
         "pair",
         {},
-        "args: (M:pair) needs an argument 'y': "
-        "give it in args (a stage takes one item; joining is not supported)",
+        "args: (M:pair) needs an argument 'y': give it in args (a stage takes one item; joining is not supported)",
     ),
     (
         "pair",
@@ -421,8 +415,7 @@ def test_args_of_built_ins_are_checked():
 
     assert found == [
         "stage.a.args.size: stage 'a' (zpipe.stages:batch): size must be a whole number, at least 1, not 0",
-        "stage.a.args.drop: stage 'a' (zpipe.stages:batch) takes no argument 'drop': "
-        "did you mean 'drop_last'?",
+        "stage.a.args.drop: stage 'a' (zpipe.stages:batch) takes no argument 'drop': did you mean 'drop_last'?",
         "stage.b.args: stage 'b' (zpipe.stages:shuffle) needs an argument 'size': give it in args",
     ]
 
@@ -444,8 +437,7 @@ def test_lambdas_inner_functions_and_objects_are_refused_with_the_way_out():
         "stage 'a': a lambda of M has no name to import in a worker: write def at the top level of a module",
         "stage 'b': 'inner' of M sits inside a function, where no worker can import it: move it to top level",
         "stage 'c': a Train object of M has no name to import: give a function or a class, and its args",
-        "stage 'd': a bound method Train.state of M has no name to import: "
-        "give a function or a class, and its args",
+        "stage 'd': a bound method Train.state of M has no name to import: give a function or a class, and its args",
     ]
 
 

@@ -13,9 +13,7 @@ from zpipe.values.errors import ProtocolError, RegistryError
 from zpipe.wire import control
 
 TIMELESS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-SCALARS = (
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
-)
+SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text()
 VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=4) | st.dictionaries(st.text(), v, max_size=4))
 MESSAGES = st.dictionaries(st.text(), VALUES, max_size=4).map(lambda m: m | {"t": "BEAT"})
 
@@ -45,9 +43,7 @@ def test_any_bytes_raise_nothing_but_a_protocol_error(data: bytes) -> None:
 
 @TIMELESS
 @given(MESSAGES, st.data())
-def test_a_flipped_bit_raises_nothing_but_a_protocol_error(
-    message: dict[str, Any], draw: st.DataObject
-) -> None:
+def test_a_flipped_bit_raises_nothing_but_a_protocol_error(message: dict[str, Any], draw: st.DataObject) -> None:
     data = bytearray(control.encode(message))
     bit = draw.draw(st.integers(0, 8 * len(data) - 1))
     data[bit // 8] ^= 1 << bit % 8

@@ -24,9 +24,7 @@ ACKS = st.builds(
     state=st.integers(0, 1), quiet=st.integers(0, 1), ranges=st.lists(PAIRS), wants=st.lists(U32),
 )  # fmt: skip
 SYNCS = st.builds(frames.Sync, **ENDS, hi=U64, blocked=st.booleans())
-OPENS = st.builds(
-    frames.Open, **ENDS, info=st.dictionaries(st.text(), st.integers(0, 9) | st.text(), max_size=4)
-)
+OPENS = st.builds(frames.Open, **ENDS, info=st.dictionaries(st.text(), st.integers(0, 9) | st.text(), max_size=4))
 CLOSES = st.builds(frames.Close, **ENDS, why=st.text())
 SMALL = ACKS | SYNCS | OPENS | CLOSES
 

@@ -112,9 +112,7 @@ def test_merged_stages_are_a_list_in_from():
 
 
 def test_joining_is_refused_with_the_way_out():
-    with pytest.raises(
-        zp.ConfigError, match=rf"{FILE}:\d+: .*not supported: zp.merge\(a, b\) interleaves them"
-    ):
+    with pytest.raises(zp.ConfigError, match=rf"{FILE}:\d+: .*not supported: zp.merge\(a, b\) interleaves them"):
         zp.stage(double)(zp.stage(numbers, name="a"), zp.stage(numbers, name="b"))
 
 
@@ -166,9 +164,7 @@ def test_a_dict_makes_an_equal_pipeline():
 
 
 def test_a_saved_pipeline_loads_as_an_equal_one(tmp_path):
-    pipeline = zp.Pipeline(
-        "p", [zp.stage(numbers, args={"text": 'a "${b}" $${c}\n'}), zp.rechunk(8), zp.unbatch()]
-    )
+    pipeline = zp.Pipeline("p", [zp.stage(numbers, args={"text": 'a "${b}" $${c}\n'}), zp.rechunk(8), zp.unbatch()])
 
     pipeline.save(tmp_path / "p.toml")
 
@@ -227,9 +223,7 @@ def test_sets_give_a_changed_pipeline_and_leave_the_first():
 def test_run_is_refused_in_a_worker(monkeypatch):
     monkeypatch.setenv("ZPIPE_WORKER", "clean-1")
 
-    with pytest.raises(
-        zp.ConfigError, match=r"run.. of pipeline 'p' was reached while 'clean-1' imports this file"
-    ):
+    with pytest.raises(zp.ConfigError, match=r"run.. of pipeline 'p' was reached while 'clean-1' imports this file"):
         zp.Pipeline("p", zp.stage(numbers)).run()
 
 

@@ -66,9 +66,7 @@ class Bench:
     def restart(self) -> None:
         self.epoch += 1
         stored = Stored.from_rows([(*key, value) for key, value in self.rows.items()])
-        self.registry = Registry(
-            self.plan, run_key=7, epoch=self.epoch, stored=stored, welcome={"run_folder": "/r"}
-        )
+        self.registry = Registry(self.plan, run_key=7, epoch=self.epoch, stored=stored, welcome={"run_folder": "/r"})
 
     def take(self, actions: list[Action]) -> list[dict[str, Any]]:
         replies = []
@@ -104,9 +102,7 @@ class Bench:
             "counters": {},
             "running": None,
         }
-        return self.say(
-            {"t": "BEAT", "inc": inc, "epoch": self.epoch, "ver": ver, "state": state, **news, **more}
-        )
+        return self.say({"t": "BEAT", "inc": inc, "epoch": self.epoch, "ver": ver, "state": state, **news, **more})
 
     def join(self, stage: str, inc: int, **more: Any) -> dict[str, Any]:
         welcome = self.hello(stage, inc, **more)
@@ -173,9 +169,7 @@ def test_a_stage_without_memory_takes_more_workers_than_planned(bench: Bench) ->
 def test_partitions_belong_to_the_slots_of_their_source(bench: Bench) -> None:
     assert bench.hello("crops", 1)["partitions"] == [0]
     assert bench.hello("crops", 2)["partitions"] == [1]
-    one = Bench(
-        Plan("p", "/", (stage(0, "s", "source", partitions=2),), (), {0: "s[0]", 1: "s[1]"}, {0: 0, 1: 1})
-    )
+    one = Bench(Plan("p", "/", (stage(0, "s", "source", partitions=2),), (), {0: "s[0]", 1: "s[1]"}, {0: 0, 1: 1}))
     assert one.hello("s", 1)["partitions"] == [0, 1]
 
 
@@ -626,9 +620,7 @@ def test_a_run_that_had_ended_has_still_ended_after_a_restart(bench: Bench) -> N
         ({"t": "BYE", "inc": 1, "counters": [3]}, 400),
     ],
 )
-def test_a_malformed_request_is_refused_and_changes_nothing(
-    bench: Bench, message: dict[str, Any], code: int
-) -> None:
+def test_a_malformed_request_is_refused_and_changes_nothing(bench: Bench, message: dict[str, Any], code: int) -> None:
     bench.join("crops", 1)
     rows, table = dict(bench.rows), bench.table()
     (reply,) = bench.take(bench.registry.step(bench.now_s, b"x", message))
@@ -692,9 +684,7 @@ def test_the_same_requests_give_the_same_actions() -> None:
         for inc, name in ((9, "out"), (3, "clean"), (7, "crops"), (5, "batch"), (1, "clean")):
             who = {"inc": inc, "stage": name, "pid": inc, "host": "h", "proto": [1, 0]}
             actions += bench.registry.step(1.0, b"%d" % inc, {"t": "HELLO", **who})
-            actions += bench.registry.step(
-                1.5, b"%d" % inc, {"t": "BEAT", "inc": inc, "ver": 0, "state": "live"}
-            )
+            actions += bench.registry.step(1.5, b"%d" % inc, {"t": "BEAT", "inc": inc, "ver": 0, "state": "live"})
         return actions + bench.registry.tick(30.0)
 
     assert play() == play()

@@ -97,9 +97,7 @@ def test_the_code_version_outside_git_is_none(tmp_path: Path) -> None:
 def test_the_code_version_tells_commit_and_changes(tmp_path: Path) -> None:
     def git(*args: str) -> str:
         who = ["-c", "user.name=t", "-c", "user.email=t@t"]
-        return subprocess.run(
-            ["git", *who, *args], cwd=tmp_path, check=True, capture_output=True, text=True
-        ).stdout
+        return subprocess.run(["git", *who, *args], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
 
     git("init")
     (tmp_path / "stages.py").write_text("a = 1\n")

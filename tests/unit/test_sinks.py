@@ -180,9 +180,7 @@ def test_what_json_has_not_is_refused_with_its_place(kind, value, said):
 def test_nan_can_be_written_as_null(kind, run):
     make, read = kind
     nan = float("nan")
-    make("x", nan="null").commit(
-        [Committed("src:0", {"a": nan, "b": np.array([nan, 1]), "c": np.float32("inf")}, 0)]
-    )
+    make("x", nan="null").commit([Committed("src:0", {"a": nan, "b": np.array([nan, 1]), "c": np.float32("inf")}, 0)])
 
     assert read(run / "x") == [{"a": None, "b": [None, 1], "c": None}]
 
@@ -462,9 +460,7 @@ def read(name, path):
     return [value["i"] for value in (lines(path) if name == "jsonl" else [value for _, value in rows(path)])]
 
 
-@pytest.mark.parametrize(
-    ("name", "point"), [(name, point) for name, points in POINTS.items() for point in points]
-)
+@pytest.mark.parametrize(("name", "point"), [(name, point) for name, points in POINTS.items() for point in points])
 def test_a_death_at_any_point_of_a_commit_loses_and_repeats_nothing(run, name, point):
     assert child(name, run, point).wait(60) == KILLED
 

@@ -201,9 +201,7 @@ def test_shuffling_loses_and_repeats_nothing(size, count, seed):
     out = values(made(shuffle(size, seed=seed), members(range(count))))
 
     blocks = [out[i : i + size] for i in range(0, count, size)]
-    assert [sorted(block) for block in blocks] == [
-        list(range(i, min(i + size, count))) for i in range(0, count, size)
-    ]
+    assert [sorted(block) for block in blocks] == [list(range(i, min(i + size, count))) for i in range(0, count, size)]
 
 
 # -- rechunk ----------------------------------------------------------------------------------------

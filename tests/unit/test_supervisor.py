@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from zpipe.processes.blame import Blame, read_blame
 from zpipe.processes.supervisor import (
     Death,
     Program,
@@ -19,9 +20,10 @@ from zpipe.processes.supervisor import (
     Supervisor,
     describe_status,
     last_line,
-    read_blame,
 )
+from zpipe.values.context import Current
 from zpipe.values.errors import RunError
+from zpipe.values.paths import Run
 
 DEADLINE_S = 30.0
 FOREVER = "import signal; print('up', flush=True); signal.pause()"
@@ -73,9 +75,7 @@ def test_only_the_dead_one_is_reported(supervisor: Supervisor, tmp_path: Path) -
     assert second.pid is None
 
 
-def test_a_restarted_program_has_a_new_life_with_its_extra_arguments(
-    supervisor: Supervisor, tmp_path: Path
-) -> None:
+def test_a_restarted_program_has_a_new_life_with_its_extra_arguments(supervisor: Supervisor, tmp_path: Path) -> None:
     slot = supervisor.add(program("a-0", "import sys; print(sys.argv[1:])", log=tmp_path / "log"))
     next_death(supervisor)
     supervisor.restart(slot, 0.0, ["--replaces", "5"])
@@ -138,10 +138,28 @@ def test_a_program_that_is_not_there_is_one_clear_line(supervisor: Supervisor) -
 
 def test_a_death_comes_with_what_was_running(supervisor: Supervisor, tmp_path: Path) -> None:
     blame = tmp_path / "blame"
-    blame.write_bytes(b"crops:12.3\0rest of an older note")
+    note(blame, Run(0, 12, (3,), 2, None), 1)
     supervisor.add(program("a-0", "import os; os.abort()", blame=blame))
     death = next_death(supervisor)
-    assert (death.running, death.how) == ("crops:12.3", "killed by SIGABRT")
+    assert (death.running, death.how) == ("crops:12.4", "killed by SIGABRT")
+
+
+def note(path: Path, run: Run, index: int) -> Blame:
+    """Note an item as a worker does."""
+    current = Current("clean", worker="clean-1", lane_names={0: "crops"}, run_key=0, run_folder=path.parent)
+    blame = Blame(path, current)
+    blame.note(run, index)
+    return blame
+
+
+def test_the_note_names_the_item_with_its_digest(tmp_path: Path) -> None:
+    note(tmp_path / "blame", Run(0, 7, (), 9, None, digest=0xAB), 5)
+    assert read_blame(tmp_path / "blame") == "crops:12#ab"
+
+
+def test_a_call_that_has_returned_is_not_blamed(tmp_path: Path) -> None:
+    note(tmp_path / "blame", Run(0, 7, (), 9, None), 5).clear()
+    assert read_blame(tmp_path / "blame") == ""
 
 
 def test_nothing_noted_is_an_empty_blame(tmp_path: Path) -> None:

@@ -99,8 +99,7 @@ def test_a_misspelt_variable_is_a_fault(write):
     path = write(SOURCE + 'args = { path = "${1X}" }\n')
 
     assert faults_of(path) == [
-        f"{path}:5: stage.crops.args.path: '${{1X}}' is no variable: "
-        "write ${NAME:-default}, or $${ for a plain ${"
+        f"{path}:5: stage.crops.args.path: '${{1X}}' is no variable: write ${{NAME:-default}}, or $${{ for a plain ${{"
     ]
 
 
@@ -148,9 +147,7 @@ def test_bad_sets_are_faults_that_name_themselves(write):
 def test_a_fault_of_a_set_value_names_the_set(write):
     pipeline = zp.Pipeline.load(write(SOURCE), ["crops.epochs=0"])
 
-    with pytest.raises(
-        zp.ConfigError, match=r"--set crops.epochs=0: stage 'crops': epochs must be a whole number"
-    ):
+    with pytest.raises(zp.ConfigError, match=r"--set crops.epochs=0: stage 'crops': epochs must be a whole number"):
         pipeline.check()
 
 

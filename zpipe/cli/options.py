@@ -24,9 +24,7 @@ def pipeline(command: Command) -> Command:
 
 def run_folder(command: Command) -> Command:
     """Give a command --runs and --transport."""
-    runs = click.option(
-        "--runs", type=_FOLDER, default="runs", show_default=True, help="Where run folders go."
-    )
+    runs = click.option("--runs", type=_FOLDER, default="runs", show_default=True, help="Where run folders go.")
     help_text = "What items travel over; auto is ipc on one machine and tcp between them."
     transport = click.option(
         "--transport", type=click.Choice(TRANSPORTS), default="auto", show_default=True, help=help_text

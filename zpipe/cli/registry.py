@@ -21,9 +21,7 @@ from zpipe.values.errors import RunError
 @click.option("--bind", default=ANY_PORT, show_default=True, metavar="ADDR", help="Where workers reach it.")
 @options.run_folder
 @options.as_json
-def registry(
-    *, target: str, sets: tuple[str, ...], bind: str, runs: Path, transport: str, as_json: bool
-) -> int:
+def registry(*, target: str, sets: tuple[str, ...], bind: str, runs: Path, transport: str, as_json: bool) -> int:
     """Serve PIPELINE to workers that join with `zpipe worker`, until the run ends.
 
     It prints its address, starts no worker, and is started again when it dies.

@@ -15,11 +15,11 @@ from rich.text import Text
 from zpipe.processes.report import Report
 
 REPORT_COLUMNS = (
-    "stage", "workers", "in", "done", "dropped", "dead", "out", "repeats", "restarts", "in/s", "busy %", 
+    "stage", "workers", "in", "done", "dropped", "dead", "out", "repeats", "restarts", "in/s", "busy %",
     "starved %", "blocked %", "RSS MiB", "PSS MiB",
 )  # fmt: skip
 WORKER_COLUMNS = (
-    "worker", "pid", "host", "state", "in/s", "in", "done", "dropped", "dead", "out", "repeats", "queued", 
+    "worker", "pid", "host", "state", "in/s", "in", "done", "dropped", "dead", "out", "repeats", "queued",
     "in flight", "running", "age",
 )  # fmt: skip
 LEFT = ("host", "state", "running")

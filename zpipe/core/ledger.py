@@ -66,7 +66,7 @@ class Ledger:
         if not self.queue:
             return None
         job = Job(Job.ITEMS, self.queue[0])
-        while self.queue and (not job.records or self.joins and job.n < limit):
+        while self.queue and (not job.records or (self.joins and job.n < limit)):
             record = self.queue.popleft()
             self.queued_items -= record.run.n
             job.records.append(record)

@@ -90,9 +90,7 @@ class Members:
         self.living: dict[int, Member] = {}  # by inc
         self.gone: dict[int, str] = {}  # by inc, why
         self._places: dict[int, tuple[int, int]] = {}  # of the gone: stage, slot
-        self.dead_processes: deque[tuple[str, int]] = deque(
-            maxlen=GONE_MAX
-        )  # (host, pid) without a known inc
+        self.dead_processes: deque[tuple[str, int]] = deque(maxlen=GONE_MAX)  # (host, pid) without a known inc
         self.fences: dict[tuple[int, int], int] = {}  # (stage, slot) -> lives
         self.sums: dict[int, dict[str, int | float]] = {stage.number: {} for stage in plan.stages}
 
@@ -151,9 +149,7 @@ class Members:
         stage = self.stage(hello.stage)
         slot = self._place(stage, hello.slot, hello.replaces)
         fence = self.fences[stage.number, slot] = self.fences.get((stage.number, slot), 0) + 1
-        member = Member(
-            hello.inc, stage, slot, fence, hello.pid, hello.host, peer, now_s, supervisor=hello.supervisor
-        )
+        member = Member(hello.inc, stage, slot, fence, hello.pid, hello.host, peer, now_s, supervisor=hello.supervisor)
         self.living[member.inc] = member
         return member
 

@@ -100,7 +100,7 @@ class Order:
         self.next = {lane: tuple(at) for lane, at in saved["next"]}
         self.resting = set(saved["resting"])
         self.ended = set(saved["ended"])
-        self.closing = {lane: mark for lane, mark in saved["closing"]}
+        self.closing = dict(saved["closing"])
         self.turn = saved["turn"]
 
 

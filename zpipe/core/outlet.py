@@ -133,10 +133,7 @@ class Outlet:
     @property
     def backlog(self) -> bool:
         """Tell whether something is ready that no link has credit for."""
-        for edge in self.edges.values():
-            if edge.ready:
-                return True
-        return False
+        return any(edge.ready for edge in self.edges.values())
 
     def unsettled(self) -> list[Out]:
         """Return every output that is not settled, per edge in the order it was sent."""

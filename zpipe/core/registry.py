@@ -118,9 +118,7 @@ class Registry:
                 raise Refused(410, f"pid {hello.pid} on {hello.host} was declared dead by its supervisor")
             self.members.stage(hello.stage)
             if self.progress.state != RUNNING:
-                raise Refused(
-                    409, f"run {self.plan.name!r} is {self.progress.state}: there is nothing to join"
-                )
+                raise Refused(409, f"run {self.plan.name!r} is {self.progress.state}: there is nothing to join")
             old = self.members.replaced_by(hello)
             if old is not None:
                 self._remove(old, "was replaced by its next life")

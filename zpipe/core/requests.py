@@ -185,9 +185,7 @@ def _source_news(key: object, value: object) -> SourceNews:
         or not all(_is_count(part) for part in (*value[:3], *value[4:]))
         or not isinstance(value[3], bool)
     ):
-        raise Refused(
-            400, f"source {key!r:.40} has {value!r:.80}, not [watermark, epoch, epoch_start, complete]"
-        )
+        raise Refused(400, f"source {key!r:.40} has {value!r:.80}, not [watermark, epoch, epoch_start, complete]")
     watermark = (int(value[0]), int(value[1]), int(value[2]))
     return SourceNews(watermark, value[3], int(value[4]) if len(value) == 5 else None)
 

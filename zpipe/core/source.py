@@ -169,9 +169,7 @@ class Source:
 
     def widen(self, wanted: set[int]) -> bool:
         """Everything below is quiet and waits for `wanted`: let those partitions run further ahead."""
-        blocked = [
-            p for p in self.partitions.values() if p.number in wanted and not p.ended and self.room(p) <= 0
-        ]
+        blocked = [p for p in self.partitions.values() if p.number in wanted and not p.ended and self.room(p) <= 0]
         for partition in blocked:
             if partition.window <= partition.unsettled:
                 partition.window *= 2

@@ -91,7 +91,10 @@ class Caller:
         if self.grouping is not None:
             return self.grouping.room
         if self.saves_state:
-            return max(1, min(self.limits.frame_items, (self.stage.checkpoint or self.limits.frame_items) - self.since))
+            return max(
+                1,
+                min(self.limits.frame_items, (self.stage.checkpoint or self.limits.frame_items) - self.since),
+            )
         return self.limits.frame_items
 
     def perform(self, job: Job) -> Iterator[None]:
@@ -221,7 +224,7 @@ class Caller:
                 since = self.clock()
                 path = run.path(k)
                 joiner = Joiner(self, job.parent)
-                children = self._started(lambda: self.target(values[k]), run, k)
+                children = self._started(values[k], run, k)
                 i = 0
                 for child in self._guarded(children, run, k):
                     if child is None:
@@ -257,7 +260,7 @@ class Caller:
 
     def _send(self, joiner: Joiner, made: Iterable[Made]) -> None:
         for entry in made:
-            part = None if entry.mark else self.codec.encode(entry.value)
+            part = None if entry.mark else self._encode_made(entry.value, f"the group at {entry.path[1:]}")
             joiner.add(entry.path, entry.digest, entry.epoch, entry.mark, part)
 
     def _commit(self, job: Job) -> Iterator[None]:
@@ -388,13 +391,13 @@ class Caller:
         made = self._call(hook, name) if hook is not None else None
         if lane is None:
             if made is not None and hasattr(made, "__next__"):
-                for _ in made:
+                for _ in self._guarded_hook(made, name):
                     pass
             return
         items: Iterable[Any] = [] if made is None else made if hasattr(made, "__next__") else [made]
         joiner = Joiner(self, parent)
-        for item in items:
-            joiner.add((lane, self.hook_position), 0, epoch, 0, self.codec.encode(item))
+        for item in self._guarded_hook(items, name):
+            joiner.add((lane, self.hook_position), 0, epoch, 0, self._encode_made(item, name))
             self.hook_position += 1
             if joiner.full:
                 joiner.flush()
@@ -408,14 +411,28 @@ class Caller:
     def _call(self, hook: Callable[[], Any], name: str) -> Any:
         try:
             return hook()
-        except ZpipeError:
-            raise
         except Exception as error:
-            raise StageError(f"stage {self.stage.name!r} raised {type(error).__name__} in {name}: {error}") from error
+            raise self._hook_failed(error, name) from error
 
-    def _started(self, call: Callable[[], Iterator[Any]], run: Run, k: int) -> Iterator[Any]:
+    def _guarded_hook(self, made: Iterable[Any], name: str) -> Iterator[Any]:
         try:
-            return iter(call())
+            yield from made
+        except Exception as error:
+            raise self._hook_failed(error, name) from error
+
+    def _encode_made(self, value: Any, name: str) -> Any:
+        try:
+            return self.codec.encode(value)
+        except ZpipeError as error:
+            raise self._hook_failed(error, name) from error
+
+    def _hook_failed(self, error: Exception, name: str) -> StageError:
+        what = "failed" if isinstance(error, ZpipeError) else f"raised {type(error).__name__}"
+        return StageError(f"stage {self.stage.name!r} {what} in {name}: {one_line(error)}")
+
+    def _started(self, value: Any, run: Run, k: int) -> Iterator[Any]:
+        try:
+            return iter(self.target(value))
         except Exception as error:
             raise self._failed(error, run, k) from error
 
@@ -433,9 +450,13 @@ class Caller:
 
     def _failed(self, error: Exception, run: Run, k: int) -> StageError:
         where = f"stage {self.stage.name!r} at {run.text(self.current.lane_names, k)}"
-        if isinstance(error, ZpipeError):
-            return StageError(f"{where}: {error}")
-        return StageError(f"{where} raised {type(error).__name__}: {error}")
+        what = "" if isinstance(error, ZpipeError) else f" raised {type(error).__name__}"
+        return StageError(f"{where}{what}: {one_line(error)}")
+
+
+def one_line(error: Exception) -> str:
+    """Return the text of an error in one line."""
+    return " ".join(str(error).split())
 
 
 def travels_alone(part: Any, limits: Limits) -> bool:

@@ -14,14 +14,12 @@ from zpipe.processes.supervisor import Program
 from zpipe.values.plan import StagePlan
 
 
-def registry(
-    folder: RunFolder, address_file: Path, sockets_dir: Path, transport: str
-) -> Callable[[str], Program]:
+def registry(folder: RunFolder, address_file: Path, sockets_dir: Path, transport: str) -> Callable[[str], Program]:
     """Return what makes the registry's program for the address it is to bind."""
 
     def program(bind: str) -> Program:
         argv = (
-            sys.executable, "-m", "zpipe.processes.registry", "--run-folder", str(folder.path), 
+            sys.executable, "-m", "zpipe.processes.registry", "--run-folder", str(folder.path),
             "--bind", bind, "--address-file", str(address_file), "--sockets-dir", str(sockets_dir),
             "--transport", transport, "--parent", str(os.getpid()),
         )  # fmt: skip
@@ -34,9 +32,7 @@ def worker(stage: StagePlan, number: int, address: str, folder: RunFolder) -> Pr
     """Return the program of a stage's worker; its output goes into the run folder."""
     name = worker_name(stage, number)
     argv = worker_argv(stage.name, address, folder.blame_file(name), slot=number)
-    return Program(
-        name, argv, worker_environment(stage.name, stage.env), folder.log(name), folder.blame_file(name)
-    )
+    return Program(name, argv, worker_environment(stage.name, stage.env), folder.log(name), folder.blame_file(name))
 
 
 def worker_argv(stage: str, address: str, blame: Path, *, slot: int | None = None) -> tuple[str, ...]:

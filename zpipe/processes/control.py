@@ -153,9 +153,7 @@ class Control(threading.Thread):
             poller.register(readable, sockets.IN)
         dialled_s = time.monotonic()
         try:
-            while not self._ending and (
-                self._over or time.monotonic() - max(self._heard_s, dialled_s) < REDIAL_S
-            ):
+            while not self._ending and (self._over or time.monotonic() - max(self._heard_s, dialled_s) < REDIAL_S):
                 wait_s = self._send_due(dealer)
                 poller.poll(int(wait_s * 1000) + 1)
                 self._to_thread.clear()

@@ -25,9 +25,7 @@ def why_fatal(stage: StagePlan, death: Death) -> str | None:
     """Return why the run cannot go on after this death, None when it can."""
     what = f"stage {stage.name!r}: worker {death.slot.name} was lost ({death.how}{during(death)})"
     if stage.role == "source" and stage.replay == "no":
-        return (
-            f'{what} and with replay = "no" it cannot make its items again: make it repeatable and use "skip"'
-        )
+        return f'{what} and with replay = "no" it cannot make its items again: make it repeatable and use "skip"'
     if stage.loses_state:
         return f"{what} with what it had accumulated: give its class state() and restore(state)"
     return None

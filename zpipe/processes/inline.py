@@ -49,16 +49,15 @@ def run(
     Raises ConfigError with every fault, and StageError with the traceback of the user's code as its own.
     """
     plan, folder = prepare(pipeline, runs=runs, sets=sets, seed=seed, transport="inline")
-    return Thread(plan, folder, seed or 0).run()
+    return Thread(plan, folder).run()
 
 
 class Thread:
     """One run; `run` may be called once."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, run_key: int) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder) -> None:
         self.plan = plan
         self.folder = folder
-        self.run_key = run_key
         self.nodes: list[Node] = []
         self._skipped_s = 0.0  # what the machines would have waited for
 
@@ -69,7 +68,7 @@ class Thread:
         try:
             with ExitStack() as stack:
                 for stage in self.plan.stages:
-                    self.nodes.append(Node(self.plan, stage, self.folder.path, self.run_key))
+                    self.nodes.append(Node(self.plan, stage, self.folder.path))
                     stack.push(self.nodes[-1])
                 self._join()
                 self._work()
@@ -114,18 +113,18 @@ class Thread:
         return Report(
             name=self.plan.name, state=state, folder=self.folder.path, seconds=seconds, stages=tuple(stages),
             processes=(ProcessReport("inline", "", 1, rss, pss),), error=error, detail=detail,
-            seed=self.run_key or None,
+            seed=None,
         )  # fmt: skip
 
 
 class Node:
     """One stage: its machine, its code, and the nodes it is joined to; `with` closes the code."""
 
-    def __init__(self, plan: Plan, stage: StagePlan, folder: Path, run_key: int) -> None:
+    def __init__(self, plan: Plan, stage: StagePlan, folder: Path) -> None:
         self.stage = stage
         self.others: Mapping[int, Node] = {}
         self.current = context.Current(
-            stage.name, worker=worker_name(stage, 0), lane_names=plan.lane_names, run_key=run_key,
+            stage.name, worker=worker_name(stage, 0), lane_names=plan.lane_names, run_key=plan.run_key,
             run_folder=folder, variant=stage.variant,
         )  # fmt: skip
         self.worker = Worker(stage.number + 1, role_of(plan, replace(stage, workers=1), 0, {}), Limits())

@@ -276,9 +276,7 @@ def run(
         seed = secrets.randbelow(2**32)
     plan, folder = prepare(pipeline, runs=runs, sets=sets, seed=seed, transport=transport)
     wreaker = Chaos(chaos, seed) if chaos is not None and seed is not None else None
-    launcher = Launcher(
-        plan, folder, transport=transport, chaos=wreaker, progress=progress, on_event=on_event
-    )
+    launcher = Launcher(plan, folder, transport=transport, chaos=wreaker, progress=progress, on_event=on_event)
     report = launcher.run()
     if report.state == FAILED:
         raise RunError(report.error, report.detail)

@@ -67,7 +67,11 @@ class Links:
         limits = worker.limits
         if worker.inlet is not None:
             self.inbox, self.inbox_endpoints = sockets.bind_pull(
-                self.context, host=host, sockets_dir=sockets_dir, transport=transport, hwm=4 * limits.window_max
+                self.context,
+                host=host,
+                sockets_dir=sockets_dir,
+                transport=transport,
+                hwm=4 * limits.window_max,
             )
             self.poller.register(self.inbox, sockets.IN)
         if worker.outlet.edges:
@@ -149,9 +153,7 @@ class Links:
         if link.state == Link.DEAD:
             return
         info = {"proto": [1, 0], "stage": self.stage, "acks": self.acks_endpoints}
-        opening = frames.encode(
-            Open(self.worker.inc, link.peer.inc, link.gen, link.peer.edge, info), crc=False
-        )
+        opening = frames.encode(Open(self.worker.inc, link.peer.inc, link.gen, link.peer.edge, info), crc=False)
         try:
             socket = sockets.dial_push(self.context, link.peer.endpoints)
         except ConfigError:
@@ -171,9 +173,7 @@ class Links:
         entry = self.data.get(link.peer.inc)
         if link.state == Link.DEAD or entry is None or entry.link is not link:
             return
-        message = Sync(
-            self.worker.inc, link.peer.inc, link.gen, link.peer.edge, hi, self.worker.outlet.pressed
-        )
+        message = Sync(self.worker.inc, link.peer.inc, link.gen, link.peer.edge, hi, self.worker.outlet.pressed)
         if not sockets.send(entry.socket, frames.encode(message, crc=False)):
             self.worker.lost(now_s, link)
 

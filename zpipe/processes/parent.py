@@ -86,8 +86,6 @@ class Parent:
     def _tell_the_rest(self) -> None:
         """Let the registry hear of the last death before the connection closes."""
         deadline_s = time.monotonic() + LOOK_S
-        while (
-            self._registry.asking("FAIL") or self._registry.asking("DIED")
-        ) and time.monotonic() < deadline_s:
+        while (self._registry.asking("FAIL") or self._registry.asking("DIED")) and time.monotonic() < deadline_s:
             self._supervisor.step(0.02, self._registry.fileno())
             self._hear(time.monotonic())

@@ -157,9 +157,7 @@ def run_registry(
     ctx = sockets.context()
     try:
         rows = values.rows()
-        machine = _machine(
-            plan, rows, values, run_folder=run_folder, sockets_dir=sockets_dir, transport=transport
-        )
+        machine = _machine(plan, rows, values, run_folder=run_folder, sockets_dir=sockets_dir, transport=transport)
         router, address = _bind(ctx, bind, restarted=bool(rows))
         loop = Loop(machine, values, router, wake)
 
@@ -222,12 +220,14 @@ def _machine(
     }
     try:
         return Registry(
-            plan, run_key=plan.run_key, epoch=secrets.randbits(63) or 1, stored=Stored.from_rows(rows), welcome=folders
+            plan,
+            run_key=plan.run_key,
+            epoch=secrets.randbits(63) or 1,
+            stored=Stored.from_rows(rows),
+            welcome=folders,
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise SaveError(
-            f"{values.path} does not belong to {run_folder / 'plan.json'}: start the run anew"
-        ) from error
+        raise SaveError(f"{values.path} does not belong to {run_folder / 'plan.json'}: start the run anew") from error
 
 
 def _bind(ctx: sockets.Context, endpoint: str, *, restarted: bool) -> tuple[sockets.Socket, str]:

@@ -89,9 +89,7 @@ class Report:
         """Return `bottleneck: features (busy 97 %)`."""
         busy = {stage.name: stage.busy for stage in self.stages}
         name = self.bottleneck
-        return (
-            f"bottleneck: {name} (busy {100 * busy[name]:.0f} %)" if name else "bottleneck: none, nothing ran"
-        )
+        return f"bottleneck: {name} (busy {100 * busy[name]:.0f} %)" if name else "bottleneck: none, nothing ran"
 
     @property
     def largest_line(self) -> str:
@@ -119,9 +117,7 @@ class Report:
         }
 
 
-def stage_report(
-    name: str, workers: int, restarts: int, counters: Mapping[str, Any], seconds: float
-) -> StageReport:
+def stage_report(name: str, workers: int, restarts: int, counters: Mapping[str, Any], seconds: float) -> StageReport:
     """Make a stage's line from its counters, summed over all lives of all its workers."""
     counts = {key: int(counters.get(key, 0)) for key in ("done", "dropped", "dead", "out", "repeats")}
     spent_s = [float(counters.get(f"{key}_s", 0.0)) for key in ("busy", "starved", "blocked")]

@@ -126,9 +126,7 @@ def announce(run: LiveRun) -> Path:
     folder = _live_folder()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.parent.stat().st_uid != os.getuid():
-        raise ConfigError(
-            f"{folder.parent} belongs to another user: set XDG_RUNTIME_DIR to a directory of yours"
-        )
+        raise ConfigError(f"{folder.parent} belongs to another user: set XDG_RUNTIME_DIR to a directory of yours")
     path = folder / f"{run.pid}-{run.name}.json"
     path.write_text(json.dumps(asdict(run)), encoding="utf-8")
     return path

@@ -50,9 +50,7 @@ class Saves:
     def write(self, save: Save) -> None:
         """Make a save the one that the next life reads."""
         hook_position, state = save.state
-        outs = [
-            [bytes(f) for f in frames.encode(Data(0, 0, 1, edge, 1, run), crc=True)] for edge, run in save.outs
-        ]
+        outs = [[bytes(f) for f in frames.encode(Data(0, 0, 1, edge, 1, run), crc=True)] for edge, run in save.outs]
         body = encode_item([VERSION, save.cursor, hook_position, None if state is None else _plain(state), outs])
         _write(self.path, body.head + b"".join(body.buffers))
 
@@ -74,8 +72,7 @@ class Saves:
             return Save(cursor, [hook_position, None if state is None else _part(state)], runs)
         except (ProtocolError, ValueError, TypeError) as error:
             raise SaveError(
-                f"{self.path} cannot be read ({error}): it holds what stage {self.stage!r} knew; "
-                "start the run anew"
+                f"{self.path} cannot be read ({error}): it holds what stage {self.stage!r} knew; start the run anew"
             ) from error
 
 

@@ -41,17 +41,13 @@ class Values:
             self._db.execute("BEGIN IMMEDIATE")
             for store in stores:
                 if store.value is None:
-                    self._db.execute(
-                        "DELETE FROM registry WHERE kind = ? AND key = ?", (store.kind, store.key)
-                    )
+                    self._db.execute("DELETE FROM registry WHERE kind = ? AND key = ?", (store.kind, store.key))
                 else:
                     row = (store.kind, store.key, json.dumps(store.value))
                     self._db.execute("INSERT OR REPLACE INTO registry VALUES (?, ?, ?)", row)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
-            raise SaveError(
-                f"cannot write {self.path}: {error}: free some space, the run can go on"
-            ) from error
+            raise SaveError(f"cannot write {self.path}: {error}: free some space, the run can go on") from error
 
     def close(self) -> None:
         """Close the file."""

@@ -32,7 +32,7 @@ from zpipe.processes.control import Control
 from zpipe.processes.links import Links, host_address
 from zpipe.processes.roles import role_of
 from zpipe.processes.saves import Saves
-from zpipe.processes.targets import build, user_traceback
+from zpipe.processes.targets import build, call_hook, user_traceback
 from zpipe.values import context
 from zpipe.values.errors import RegistryError, SaveError, ZpipeError
 from zpipe.values.plan import Plan, StagePlan
@@ -117,11 +117,9 @@ class WorkerProcess:
         )  # fmt: skip
         context.enter(self.current)
         target = build(stage, Path(plan.folder))
-        if "warmup" in stage.hooks:
-            target.warmup()
+        call_hook(stage, target, "warmup")
         marks = {
-            int(lane): (Position(*at), int(lane) in welcome["complete"])
-            for lane, at in welcome["watermarks"].items()
+            int(lane): (Position(*at), int(lane) in welcome["complete"]) for lane, at in welcome["watermarks"].items()
         }
         worker = self.worker = Worker(self.inc, role_of(plan, stage, welcome["slot"], marks), Limits())
         if stage.role == "source" and worker.role.partitions is not None:
@@ -153,8 +151,7 @@ class WorkerProcess:
 
     def _close(self, target: Any) -> None:
         assert self.stage is not None
-        if "close" in self.stage.hooks:
-            target.close()
+        call_hook(self.stage, target, "close")
 
     def _say_goodbye(self) -> None:
         try:

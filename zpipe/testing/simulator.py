@@ -17,7 +17,7 @@ from typing import Any
 
 from zpipe.core.inlet import InLink
 from zpipe.core.limits import Limits
-from zpipe.core.memory import Memory, Save
+from zpipe.core.memory import Save
 from zpipe.core.outlet import Link, Peer
 from zpipe.core.source import Position, Source
 from zpipe.core.worker import Role, Worker
@@ -327,7 +327,14 @@ class World:
             ups = {edge.from_ for edge in edges if edge.to == node.stage.number}
             senders = {other.inc for other in self.nodes.values() if other.stage.number in ups}
             self.version += 1
-            self.at(self.now_s + self.random.random() * 0.003, self._roster, node, self.version, receivers, senders)
+            self.at(
+                self.now_s + self.random.random() * 0.003,
+                self._roster,
+                node,
+                self.version,
+                receivers,
+                senders,
+            )
 
     def _roster(self, node: Node, version: int, receivers: list[Peer], senders: set[int]) -> None:
         if node.alive and version > node.version:
@@ -412,7 +419,9 @@ class World:
         """Take in what the node would tell the registry."""
         intake = node.worker.intake
         if isinstance(intake, Source):
-            self.peak_unsettled = max(self.peak_unsettled, max((p.unsettled for p in intake.partitions.values()), default=0))
+            self.peak_unsettled = max(
+                self.peak_unsettled, max((p.unsettled for p in intake.partitions.values()), default=0)
+            )
             if self.now_s >= self.registry_up_s:
                 for number, (at, complete) in intake.watermarks().items():
                     known = self.watermarks.get(number, (Position(), False))

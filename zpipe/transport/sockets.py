@@ -123,9 +123,7 @@ def choose(endpoints: Sequence[str]) -> str:
         if endpoint.startswith("ipc://") and (not tcp or os.path.exists(endpoint[6:])):
             return endpoint
     if not tcp:
-        raise ConfigError(
-            f"none of {list(endpoints)} can be dialled from here: use transport 'auto' or 'tcp'"
-        )
+        raise ConfigError(f"none of {list(endpoints)} can be dialled from here: use transport 'auto' or 'tcp'")
     return tcp[0]
 
 
@@ -201,9 +199,7 @@ def check_endpoint(endpoint: str) -> None:
     is_tcp = scheme == "tcp" and host and port.isascii() and port.isdigit() and int(port) < 65536
     if is_tcp or (scheme == "ipc" and rest):
         return
-    raise RegistryError(
-        f"{endpoint!r} is no registry's address: write tcp://HOST:PORT, e.g. tcp://127.0.0.1:5570"
-    )
+    raise RegistryError(f"{endpoint!r} is no registry's address: write tcp://HOST:PORT, e.g. tcp://127.0.0.1:5570")
 
 
 def ask(sock: Socket, payload: bytes) -> bool:
@@ -269,9 +265,7 @@ def _ipc_name(folder: str | os.PathLike[str] | None) -> str:
         raise ConfigError("transport 'ipc' needs a directory for its sockets: use 'tcp' or name a directory")
     path = Path(folder).absolute() / secrets.token_hex(8)
     if len(os.fsencode(path)) > IPC_PATH_BYTES:
-        raise ConfigError(
-            f"{path} is over {IPC_PATH_BYTES} bytes: use a shorter directory or transport 'tcp'"
-        )
+        raise ConfigError(f"{path} is over {IPC_PATH_BYTES} bytes: use a shorter directory or transport 'tcp'")
     return f"ipc://{path}"
 
 

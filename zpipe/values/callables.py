@@ -53,11 +53,7 @@ class CallableInfo:
     @property
     def takes_input(self) -> bool:
         """Tell whether it can be called with exactly one item."""
-        return (
-            self.is_built_in
-            or self.form == "commit"
-            or takes_item(self.call if self.is_class else self.parameters)
-        )
+        return self.is_built_in or self.form == "commit" or takes_item(self.call if self.is_class else self.parameters)
 
     @property
     def takes_start(self) -> bool:
@@ -151,9 +147,7 @@ def form_of(obj: Any) -> CallableInfo:
             is_async=_is_async(call),
         )
     is_function = inspect.isroutine(bare)
-    called = (
-        bare if is_function or isinstance(bare, functools.partial) else inspect.unwrap(type(bare).__call__)
-    )
+    called = bare if is_function or isinstance(bare, functools.partial) else inspect.unwrap(type(bare).__call__)
     return CallableInfo(
         "split" if inspect.isgeneratorfunction(called) else "map",
         hooks=frozenset() if is_function else _hooks(type(bare)),
@@ -188,9 +182,7 @@ def _not_importable(head: str, name: str) -> str:
         return f"a lambda of {head} has no name to import in a worker: write def at the top level of a module"
     if "<locals>" in name:
         inner = name.rpartition(".")[2]
-        return (
-            f"{inner!r} of {head} sits inside a function, where no worker can import it: move it to top level"
-        )
+        return f"{inner!r} of {head} sits inside a function, where no worker can import it: move it to top level"
     return f"a {name.strip('<>')} of {head} has no name to import: give a function or a class, and its args"
 
 

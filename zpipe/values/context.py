@@ -73,14 +73,10 @@ class Current:
         """Return a view of the item at hand; ConfigError when there is none."""
         run = self.run
         if run is None:
-            raise ConfigError(
-                f"stage {self.stage!r} calls zp.item() before its first item: call it in __call__"
-            )
+            raise ConfigError(f"stage {self.stage!r} calls zp.item() before its first item: call it in __call__")
         source = self.lane_names.get(run.lane, str(run.lane)).partition(">")[0]
         name, _, partition = source.partition("[")
-        siblings = sum(
-            other.partition("[")[0] == name for other in self.lane_names.values() if ">" not in other
-        )
+        siblings = sum(other.partition("[")[0] == name for other in self.lane_names.values() if ">" not in other)
         return Item(
             path=run.text(self.lane_names, self.index),
             position=run.path(self.index)[1],
@@ -156,7 +152,5 @@ def run_folder() -> Path:
 
 def _the(name: str) -> Current:
     if _current is None:
-        raise ConfigError(
-            f"zp.{name}() is called outside of a running stage: call it in the stage's own code"
-        )
+        raise ConfigError(f"zp.{name}() is called outside of a running stage: call it in the stage's own code")
     return _current

@@ -50,9 +50,7 @@ class Pipeline:
         ends = [_chain(x) if isinstance(x, list | tuple) else x for x in sinks]
         for x in ends:
             if not isinstance(x, Stage):
-                raise ConfigError(
-                    f"{path.name}:{line}: {x!r} is not a stage: give Pipeline the stages at its end"
-                )
+                raise ConfigError(f"{path.name}:{line}: {x!r} is not a stage: give Pipeline the stages at its end")
         nodes = _walk(x for x in ends if isinstance(x, Stage))
         names = _names(nodes)
         rows = []
@@ -108,9 +106,7 @@ class Pipeline:
                 found.append(Fault(place(key, places), f"unknown key {key!r}{did_you_mean(key, TOP)}"))
         stages = data.get("stage", {})
         if not isinstance(stages, Mapping):
-            found.append(
-                Fault(place("stage", places), f"stage is {stages!r}: write a table per stage, [stage.NAME]")
-            )
+            found.append(Fault(place("stage", places), f"stage is {stages!r}: write a table per stage, [stage.NAME]"))
             stages = {}
         self = cls.__new__(cls)
         rows = list(stages.items())

@@ -93,9 +93,7 @@ class Stage:
         if not upstream:
             return self
         if self.inputs:
-            raise ConfigError(
-                f"{_here()}: {self!r} already reads {self.inputs[0]!r}: make another zp.stage(...)"
-            )
+            raise ConfigError(f"{_here()}: {self!r} already reads {self.inputs[0]!r}: make another zp.stage(...)")
         if len(upstream) > 1:
             raise ConfigError(
                 f"{_here()}: {self!r} is given {len(upstream)} stages to join, which is not supported: "

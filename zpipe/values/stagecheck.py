@@ -45,11 +45,7 @@ def check_options(spec: StageSpec, info: CallableInfo | None) -> Found:
             yield f"{at}.{key}", f"{stage}: {key} is an option of sources, but it reads {spec.inputs[0]!r}"
         if not spec.inputs and key in READER_ONLY:
             yield f"{at}.{key}", f"{stage}: {key} is an option of stages with inputs, but it is a source"
-    if (
-        not spec.inputs
-        and not broken.keys() & {"workers", "partitions"}
-        and options.workers > options.partitions
-    ):
+    if not spec.inputs and not broken.keys() & {"workers", "partitions"} and options.workers > options.partitions:
         rule = f"has {options.workers} workers for {options.partitions} partitions"
         yield f"{at}.workers", f"source {spec.name!r} {rule}: raise partitions or lower workers"
     if options.devices and not broken.keys() & {"gpus", "devices"} and options.gpus > len(options.devices):

@@ -142,9 +142,7 @@ def _view(shape: Sequence[int], dtype: np.dtype[Any], data: bytes | memoryview) 
         needed *= length
     size = len(data) if type(data) is bytes else memoryview(data).nbytes
     if needed != size:
-        raise ProtocolError(
-            f"array of shape {list(shape)!s:.60} and dtype {dtype} needs {needed} bytes, not {size}"
-        )
+        raise ProtocolError(f"array of shape {list(shape)!s:.60} and dtype {dtype} needs {needed} bytes, not {size}")
     try:
         return np.ndarray(shape, dtype, data)
     except (ValueError, TypeError, OverflowError) as error:
@@ -161,9 +159,7 @@ def _dtype(text: str) -> np.dtype[Any]:
 def read_dtype(text: object) -> np.dtype[Any]:
     """Return the dtype that `text` names; raises ProtocolError when it is not one that may travel."""
     if type(text) is not str or len(text) > 24 or _TYPES.fullmatch(text) is None:
-        raise ProtocolError(
-            f"array type {text!r:.40} may not travel: only bool, int, float, complex and time"
-        )
+        raise ProtocolError(f"array type {text!r:.40} may not travel: only bool, int, float, complex and time")
     try:
         return _dtype(text)
     except (TypeError, ValueError, OverflowError) as error:

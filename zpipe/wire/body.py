@@ -30,9 +30,7 @@ NESTING_MAX = 1023  # of an item; the list of the items in a body is one more
 BUFFERS_MAX = 1024  # raw buffers of one item; further arrays travel inline
 UNCHECKED_MAX = 1024  # bytes up to which a lying length prefix costs less than looking for it
 
-MAY_HOLD = (
-    "an item may hold None, bool, int, float, str, bytes, list, tuple, dict, aware datetime and numpy arrays"
-)
+MAY_HOLD = "an item may hold None, bool, int, float, str, bytes, list, tuple, dict, aware datetime and numpy arrays"
 
 Buffer = bytes | bytearray | memoryview
 
@@ -317,8 +315,4 @@ def _fault(value: object) -> str | None:
     if isinstance(value, datetime):
         return "a datetime without a time zone"
     kind = type(value)
-    return (
-        f"a {kind.__qualname__}"
-        if kind.__module__ == "builtins"
-        else f"a {kind.__module__}.{kind.__qualname__}"
-    )
+    return f"a {kind.__qualname__}" if kind.__module__ == "builtins" else f"a {kind.__module__}.{kind.__qualname__}"

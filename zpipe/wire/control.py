@@ -15,9 +15,7 @@ def encode(message: dict[str, Any]) -> bytes:
     """Encode one message; raises RegistryError when readers would refuse its size."""
     data = pack_plain(message)
     if len(data) > BYTES_MAX:
-        raise RegistryError(
-            f"message {message.get('t')!r} takes {len(data)} bytes: at most {BYTES_MAX} may travel"
-        )
+        raise RegistryError(f"message {message.get('t')!r} takes {len(data)} bytes: at most {BYTES_MAX} may travel")
     return data
 
 

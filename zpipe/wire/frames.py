@@ -155,9 +155,7 @@ def decode(frames: Sequence[Buffer]) -> Message:
     if known is None:
         raise ProtocolError(f"type {kind} is not known")
     if not known <= length <= size:
-        raise ProtocolError(
-            f"header length {length} of type {kind}: at least {known}, at most the frame's {size}"
-        )
+        raise ProtocolError(f"header length {length} of type {kind}: at least {known}, at most the frame's {size}")
     if nbuf != len(frames) - 1:
         raise ProtocolError(f"{len(frames) - 1} raw buffers where the header says {nbuf}")
     if kind == DATA:
@@ -215,9 +213,7 @@ def _encode_data(message: Data, crc: bool) -> list[bytes | memoryview]:
         middle = array_header(len(heads)) if heads else b""
         # Small heads are joined first: a second copy of a few KB is cheaper than adding up their lengths.
         body = b"".join(heads)
-        assert len(middle) + len(body) <= JOINED_MAX or len(heads) == 1, (
-            "runs are cut before they pass JOINED_MAX"
-        )
+        assert len(middle) + len(body) <= JOINED_MAX or len(heads) == 1, "runs are cut before they pass JOINED_MAX"
     fields = (
         MAGIC, DATA, flags, _DATA.size, message.src, message.dst, message.gen, message.edge, len(buffers),
         message.seq, run.n, len(middle) + len(body), run.lane, depth, min(run.attempt, 255),
@@ -268,9 +264,7 @@ def _decode_data(frames: Sequence[Buffer], length: int) -> tuple[int, Run]:
     if seq == 0 or seq + n - 1 > _U64:
         raise ProtocolError(f"seq {seq} of {n} items: seqs go from 1 to {_U64}")
     if nbuf and (n != 1 or not flags & ARRAYS or nbuf > BUFFERS_MAX or count == 0):
-        raise ProtocolError(
-            f"{nbuf} raw buffers: only one item with arrays may have them, at most {BUFFERS_MAX}"
-        )
+        raise ProtocolError(f"{nbuf} raw buffers: only one item with arrays may have them, at most {BUFFERS_MAX}")
     run = Run(
         lane,
         position,
@@ -301,9 +295,7 @@ def _settled(body: Any, base: int) -> tuple[list[tuple[int, int]], list[int]]:
         raise ProtocolError("body of ACK is not [ranges, wants]")
     ranges, wants = body[0], body[1]
     if len(ranges) > RANGES_MAX or len(wants) > RANGES_MAX:
-        raise ProtocolError(
-            f"ACK with {len(ranges)} ranges and {len(wants)} wants: at most {RANGES_MAX} of each"
-        )
+        raise ProtocolError(f"ACK with {len(ranges)} ranges and {len(wants)} wants: at most {RANGES_MAX} of each")
     pairs = []
     for pair in ranges:
         if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not int or type(pair[1]) is not int:
