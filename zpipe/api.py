@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zpipe.values import callables, pipeline
 from zpipe.values.check import check
-from zpipe.values.errors import ConfigError
+from zpipe.values.errors import ConfigError, ZpipeError
 
 if TYPE_CHECKING:
     from zpipe.processes.report import Report
@@ -52,4 +52,7 @@ class Pipeline(pipeline.Pipeline):
             return in_thread.run(self, sets=sets, seed=seed, runs=folder)
         from zpipe.processes import launcher
 
-        return launcher.run(self, sets=sets, chaos=chaos, seed=seed, runs=folder)
+        try:
+            return launcher.run(self, sets=sets, chaos=chaos, seed=seed, runs=folder)
+        except ZpipeError as error:
+            raise error.with_traceback(None) from None  # the line says it all: where we noticed helps nobody

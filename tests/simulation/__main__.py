@@ -49,7 +49,7 @@ def main() -> int:
             if outcome.verdict != "ok":
                 print(f"seed {outcome.seed} ({outcome.scenario}): {outcome.verdict}: {outcome.detail}", flush=True)
         rate = options.seeds / (time.monotonic() - began)
-        print(f"{options.seeds} seeds: {dict(verdicts)}, {deaths} deaths, {committed} items committed, {rate:.0f} seeds/s")
+        print(f"{options.seeds} seeds: {dict(verdicts)}, {deaths} deaths, {committed} committed, {rate:.0f} seeds/s")
         return int(verdicts["ok"] != options.seeds)
 
 

@@ -256,7 +256,7 @@ class Train:
         return ("step", len(self.seen)) if len(self.seen) % 2 == 0 else None
 
     def state(self) -> Any:
-        return tuple(self.seen)
+        return self.seen
 
     def restore(self, state: Any) -> None:
         self.seen = list(state)

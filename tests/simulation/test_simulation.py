@@ -8,7 +8,14 @@ from tests.simulation.scenarios import SCENARIOS
 
 QUICK = 40  # seeds under faults that every test run plays; `python -m tests.simulation` plays thousands
 QUICK_PER_BUG = 60  # a bug that needs more seeds is caught by `python -m tests.simulation --bugs`
-SUBTLE = {"TrustsEveryGeneration", "WatermarkSkipsGaps", "ForgetsHookPosition", "SeesNoGap", "TakesWhateverComes"}
+SUBTLE = {
+    "TrustsEveryGeneration",
+    "WatermarkSkipsGaps",
+    "ForgetsHookPosition",
+    "SeesNoGap",
+    "TakesWhateverComes",
+    "AcksBeforeTheSave",
+}
 
 
 @pytest.mark.parametrize("scenario", [scenario.__name__ for scenario in SCENARIOS])

@@ -121,7 +121,8 @@ class Caller:
         if self.grouping is not None:
             if self.grouping.can_save:
                 state = self.grouping.state()
-                memory.close_step([self.hook_position, None if state is None else self.codec.encode(state)])
+                part = None if state is None else self._encode_made(thaw(state), "state")
+                memory.close_step([self.hook_position, part])
         elif not self.saves_state:
             memory.close_step([self.hook_position, None])
         elif memory.over or (self.stage.checkpoint and self.since >= self.stage.checkpoint):
@@ -143,7 +144,8 @@ class Caller:
     def checkpoint(self, memory: Memory) -> None:
         """Close a step with the state of the stage; its outputs so far go into the save."""
         if memory.may_close:
-            state = self.codec.encode(self._call(lambda: self.target.state(), "state"))
+            # A copy: the stage goes on writing to its arrays before the save is written.
+            state = self._encode_made(thaw(self._call(lambda: self.target.state(), "state")), "state")
             memory.close_step([self.hook_position, state], keeps_outs=True)
             self.since, self.busy_since = 0, 0.0
 
@@ -465,7 +467,7 @@ def travels_alone(part: Any, limits: Limits) -> bool:
 
 
 def thaw(value: Any) -> Any:
-    """Return a decoded state whose arrays may be written to."""
+    """Return a state that shares no array with `value`, and whose arrays may be written to."""
     if isinstance(value, dict):
         return {key: thaw(x) for key, x in value.items()}
     if isinstance(value, list):

@@ -32,6 +32,7 @@ class _Data:
     link: Link
     socket: sockets.Socket
     opening: list[Any] | None
+    crc: bool  # on a network, not within a machine
 
 
 @dataclass
@@ -159,14 +160,15 @@ class Links:
         except ConfigError:
             self.worker.lost(now_s, link)  # its endpoints are gone: the roster or the next dial will tell
             return
-        self.data[link.peer.inc] = _Data(link, socket, opening)
+        crc = not sockets.choose(link.peer.endpoints).startswith("ipc://")
+        self.data[link.peer.inc] = _Data(link, socket, opening, crc)
 
     def _send(self, now_s: float, link: Link, seq: int, out: Out) -> None:
         entry = self.data.get(link.peer.inc)
         if link.state == Link.DEAD or entry is None or entry.link is not link:
             return
         message = Data(self.worker.inc, link.peer.inc, link.gen, link.peer.edge, seq, out.run)
-        if not sockets.send(entry.socket, frames.encode(message, crc=False)):
+        if not sockets.send(entry.socket, frames.encode(message, crc=entry.crc)):
             self.worker.lost(now_s, link)
 
     def _sync(self, now_s: float, link: Link, hi: int) -> None:

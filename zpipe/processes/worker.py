@@ -95,7 +95,9 @@ class WorkerProcess:
             return self._fail(error)
         except RegistryError as error:
             print(f"zpipe: {error}", file=sys.stderr)
-            return EXIT_FENCED if error.code in (409, 410) else EXIT_FAILED
+            # A place that is taken: one of our own slot is given up soon, another's stays taken.
+            again = error.code == 410 or (error.code == 409 and self.options.slot is not None)
+            return EXIT_FENCED if again else EXIT_FAILED
         except ZpipeError as error:
             return self._fail(error)
         finally:

@@ -126,6 +126,7 @@ class Node:
     def _turn(self) -> None:
         worker, now_s = self.worker, self.world.now_s
         cost = 0.0
+        worked = False
         for _ in range(self.world.random.randint(1, 3)):
             if self.activity is None:
                 job = worker.take(self.caller.limit)
@@ -135,6 +136,7 @@ class Node:
                 cost += self.world.service_s(self.stage, job.n)
             if worker.outlet.backlog:
                 break
+            worked = True
             if next(self.activity, self) is self:
                 self.activity = None
             worker.dispatch(now_s)
@@ -146,7 +148,7 @@ class Node:
             worker.flush()
         self.drain()
         self.world.watch(self)
-        if not idle and not worker.outlet.backlog:
+        if worked and not worker.outlet.backlog:
             self.world.wake(self, now_s + max(cost, 1e-6))
 
     def drain(self) -> None:

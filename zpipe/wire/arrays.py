@@ -56,7 +56,7 @@ def to_map(value: object, raw: Callable[[memoryview], object]) -> dict[bytes, ob
         elif value.nbytes > RAW_MAX:
             raise UnfitError(f"a numpy array of {value.nbytes} bytes, more than {RAW_MAX},")
         else:
-            array = np.ascontiguousarray(np.asarray(value), dtype=dtype.newbyteorder("<"))
+            array = _still(value, np.ascontiguousarray(np.asarray(value), dtype=dtype.newbyteorder("<")))
             dtype = array.dtype
             data = raw(array.reshape(-1).view(np.uint8).data.toreadonly())
         return {b"nd": True, b"type": dtype.str, b"kind": b"", b"shape": value.shape, b"data": data}
@@ -65,6 +65,29 @@ def to_map(value: object, raw: Callable[[memoryview], object]) -> dict[bytes, ob
             raise UnfitError(f"a numpy scalar of dtype {value.dtype}")
         return {b"nd": False, b"type": value.dtype.str, b"data": value.tobytes()}
     return None
+
+
+def _still(value: np.ndarray[Any, Any], array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return `array`, made of `value`, with bytes that nobody changes while they wait to be sent again.
+
+    An array that owns its bytes becomes read-only: who writes to it next hears of it at once.  What could
+    still be changed through another array is copied.
+    """
+    root: Any = value
+    while getattr(root, "base", None) is not None and hasattr(root.base, "flags"):
+        root = root.base
+    if array is not value and not _shares(array, value):
+        return array
+    if root is value and value.base is None:
+        value.flags.writeable = False
+        return array
+    if not value.flags.writeable and (root is value or not root.flags.writeable):
+        return array
+    return array.copy()
+
+
+def _shares(array: np.ndarray[Any, Any], value: np.ndarray[Any, Any]) -> bool:
+    return bool(array.__array_interface__["data"][0] == value.__array_interface__["data"][0])
 
 
 class Raw:

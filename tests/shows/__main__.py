@@ -1,0 +1,88 @@
+"""`python -m tests.shows [NAME...]`: what zpipe claims with seconds in it, seen; exit 1 when one is not so.
+
+--quick shrinks the long ones, so that they show that they run, not what they claim.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+from tests.chaos.chaos import play
+from tests.shows import flow, job
+from tests.shows.flow import Shown
+from tests.simulation.play import play as simulate
+
+SEEDS = 1000
+QUICK_CROPS, QUICK_ARRAYS, QUICK_ORDER, QUICK_CHAOS = 12_000, 500, 1000, 3000
+
+
+def simulator() -> Iterator[Shown]:
+    """The simulator plays at least 50 seeds a second on 2 cores."""
+    with ProcessPoolExecutor(2) as pool:
+        list(pool.map(simulate, range(2)))  # the imports
+        began_s = time.monotonic()
+        verdicts = [outcome.verdict for outcome in pool.map(simulate, range(SEEDS), chunksize=20)]
+        rate = SEEDS / (time.monotonic() - began_s)
+    bad = [seed for seed, verdict in enumerate(verdicts) if verdict != "ok"]
+    yield Shown(
+        f"{SEEDS} seeds, {rate:.0f} a second (at least 50), {len(bad)} not ok {bad[:5]}", rate >= 50 and not bad
+    )
+
+
+def chaos(count: int = 20_000) -> Iterator[Shown]:
+    """Every role is killed, at least 30 times in all, and a separate program finds every item once."""
+    outcome = play(1, count=count)
+    kills = outcome.kills.total() + outcome.between
+    yield Shown(str(outcome), not outcome.faults and kills >= 30 and min(outcome.kills.values()) >= 3)
+
+
+def shows(*, quick: bool) -> dict[str, Callable[[], Iterator[Shown]]]:
+    """Return every show by name."""
+    if not quick:
+        return {
+            "skew": flow.skew, "toy": flow.toy, "order": flow.order, "launcher": flow.launcher,
+            "stuck": flow.stuck, "simulator": simulator, "chaos": chaos, "pressure": flow.pressure,
+            "main": job.main, "kills": job.kills,
+        }  # fmt: skip
+    return {
+        **shows(quick=False),
+        "order": partial(flow.order, QUICK_ORDER),
+        "chaos": partial(chaos, QUICK_CHAOS),
+        "pressure": partial(flow.pressure, QUICK_ARRAYS),
+        "main": partial(job.main, QUICK_CROPS),
+        "kills": partial(job.kills, QUICK_CROPS),
+    }
+
+
+def main() -> int:
+    """Play the shows that were named, all without a name."""
+    names = list(shows(quick=False))
+    parser = argparse.ArgumentParser(prog="python -m tests.shows", description=f"Shows: {', '.join(names)}.")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--quick", action="store_true", help="shrink the long ones")
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(names):
+        parser.error(f"there is no show {', '.join(sorted(unknown))}: choose from {', '.join(names)}")
+    print(f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}", flush=True)
+    failed = False
+    for name, show in shows(quick=args.quick).items():
+        if args.names and name not in args.names:
+            continue
+        try:
+            for shown in show():
+                failed = failed or not shown.ok
+                print(f"{name:10} {'OK  ' if shown.ok else 'FAIL'} {shown.figure}", flush=True)
+        except (RuntimeError, TimeoutError) as error:
+            failed = True
+            print(f"{name:10} FAIL {error}", flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

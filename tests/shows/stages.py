@@ -1,0 +1,96 @@
+"""The stages of the shows; times are of the clock that all processes of a machine share."""
+
+import os
+import time
+
+import numpy as np
+
+import zpipe as zp
+
+MB = 1_000_000
+
+
+def numbers(count, start=0):
+    yield from range(start, count)
+
+
+def uneven(x, slow_s=0.05, fast_s=0.001):
+    """Work that takes the second worker fifty times as long."""
+    began_s = time.monotonic()
+    worker = zp.item().worker
+    time.sleep(slow_s if worker.endswith("-2") else fast_s)
+    return {"worker": worker, "began_s": began_s, "ended_s": time.monotonic()}
+
+
+def load(count=10, load_s=0.5):
+    for k in range(count):
+        began_s = time.monotonic()
+        time.sleep(load_s)
+        yield {"k": k, "began_s": began_s}
+
+
+def transform(item, transform_s=1.0):
+    time.sleep(transform_s)
+    return item
+
+
+def save(item, save_s=0.5):
+    time.sleep(save_s)
+    return {**item, "ended_s": time.monotonic()}
+
+
+def random_delay(x):
+    """Take up to 4 ms, another time in every process and call; 40 floats that depend on the item only."""
+    time.sleep(int.from_bytes(os.urandom(1)) / 64_000)
+    return {"x": x, "noise": zp.rng().normal(size=40)}
+
+
+def digest(batch):
+    """A batch as text that tells every bit of it."""
+    return {"x": batch["x"].tolist(), "noise": batch["noise"].tobytes().hex(), "type": str(batch["noise"].dtype)}
+
+
+def arrays(count, start=0):
+    """Random arrays of 1 MB, as fast as they come; `made` is how many there are."""
+    rng = np.random.default_rng(start)
+    made = Counted("made", start)
+    for _ in range(start, count):
+        yield rng.integers(0, 256, MB, np.uint8)
+        made.up()
+
+
+class Counted:
+    """A number that other processes can read, in a file of the run folder."""
+
+    def __init__(self, name, start=0):
+        self.n = start
+        self._file = os.open(zp.run_folder() / f"{name}.count", os.O_RDWR | os.O_CREAT, 0o666)
+
+    def up(self, by=1):
+        self.n += by
+        os.pwrite(self._file, self.n.to_bytes(8, "little"), 0)
+
+
+class Slow:
+    """A sink that takes `pace_s` for each item, and once, after `stall_after` items, `stall_s` more."""
+
+    def __init__(self, name, pace_s, stall_after=-1, stall_s=0.0):
+        self.pace_s, self.stall_after, self.stall_s = pace_s, stall_after, stall_s
+        self.done = Counted(name)
+
+    def commit(self, items):
+        for item in items:
+            assert item.value.shape == (MB,)
+            time.sleep(self.pace_s)
+            self.done.up()
+            if self.done.n == self.stall_after:
+                time.sleep(self.stall_s)
+
+
+def stuck(x, seconds):
+    time.sleep(seconds if x == 3 else 0)
+    return x
+
+
+def out(x):
+    """Take it."""
