@@ -111,11 +111,11 @@ class ForgetsTheUnnamed(Inlet):
 class TakesWhateverComes(Inlet):
     """Data is taken in past a gap."""
 
-    def data(self, message: Any) -> bool:
+    def data(self, message: Any, now_s: float) -> bool:
         link = self.links.get(message.src)
         if link is not None and link.gen == message.gen and message.seq > link.got + 1:
             link.got = message.seq - 1
-        return super().data(message)
+        return super().data(message, now_s)
 
 
 class CompleteAtTheLastItem(Source):

@@ -105,6 +105,8 @@ class Inlet:
         self.senders = 1  # upstream workers in the roster: they share the budget
         self.least = 0  # a window to grow to whatever the calls take: one commit serves many items
         self.service_s: float | None = None  # seconds per item, a moving average
+        self.flight_s = limits.flight_s  # from granting credit to what it brings, a moving average
+        self.hungry_s: float | None = None  # since when credit was all that was missing
         self.refused = 0
         self.dial_acks: Callable[[InLink], None] = _unset
         self.send_ack: Callable[[Ack], None] = _unset
@@ -125,7 +127,7 @@ class Inlet:
         self.links[message.src] = link
         self.dial_acks(link)
 
-    def data(self, message: Data) -> bool:
+    def data(self, message: Data, now_s: float) -> bool:
         """Take in a run; False when it is not for this life, not of an open link, or not what comes next."""
         link = self.links.get(message.src)
         run = message.run
@@ -137,6 +139,10 @@ class Inlet:
             link.dirty = True
             self.refused += 1
             return False
+        if self.hungry_s is not None:
+            waited_s = min(now_s - self.hungry_s, self.limits.flight_max_s)
+            self.flight_s += (waited_s - self.flight_s) / 4
+            self.hungry_s = None
         link.got += run.n
         link.got_bytes += run.nbytes
         self.intake.arrived(Address(link, message.seq, run), run)
@@ -185,17 +191,19 @@ class Inlet:
     def _grant(self, link: InLink) -> None:
         limits = self.limits
         if self.service_s is not None:
-            target = min(limits.window_max, 1 + int(limits.flight_s / max(self.service_s, 1e-9)))
+            target = min(limits.window_max, 1 + int(self.flight_s / max(self.service_s, 1e-9)))
             link.window = max(1, min(max(target, self.least), 2 * link.window))
         budget = limits.budget_bytes // self.senders
         link.limit = max(link.limit, link.consumed + link.window)
         link.limit_bytes = max(link.limit_bytes, link.consumed_bytes + budget)
 
-    def flush(self, quiet: bool, wants: tuple[int, ...], draining: bool) -> None:
-        """Send an ack for every link that has news."""
+    def flush(self, quiet: bool, wants: tuple[int, ...], draining: bool, *, hungry_s: float | None = None) -> None:
+        """Send an ack for every link that has news; `hungry_s` is the time when there is nothing left to call."""
         for link in self.links.values():
             if not link.dirty and link.reported == (quiet, wants):
                 continue
+            if hungry_s is not None and self.hungry_s is None and 0 < link.limit == link.got:
+                self.hungry_s = hungry_s  # its sender had more to send than credit, or had nothing: taken for the first
             self._grant(link)
             link.dirty = False
             link.reported = (quiet, wants)

@@ -12,7 +12,8 @@ class Limits:
     frame_s: float = 0.0005  # or when its first item has waited this long
     window_max: int = 4096  # most unconsumed items on a link
     commit_items: int = 256  # items that a sink's commit may cover
-    flight_s: float = 0.002  # work a link may hold ready at its receiver
+    flight_s: float = 0.002  # work a link may hold ready at its receiver, until the round trip is known
+    flight_max_s: float = 0.02  # and at most, however long the round trip
     budget_bytes: int = 48 * 1024 * 1024  # unconsumed bytes of a worker, divided among its upstream workers
     source_items: int = 4096  # most unsettled positions of a partition
     source_bytes: int = 64 * 1024 * 1024  # most unsettled bytes of a source worker

@@ -64,6 +64,8 @@ class Worker:
         self.actions: list[tuple[Any, ...]] = []
         self.counters = Counters()
         self.draining = False
+        self.now_s = 0.0  # of the last event
+        self.calling = False  # whether a job is under way
         self.outlet = self.outlet_type([Edge(e.number, e.marked, e.lane_map()) for e in role.outputs], limits)
         self.intake: Ledger | Memory | Source
         if role.partitions is not None:
@@ -108,12 +110,13 @@ class Worker:
 
     def received(self, now_s: float, message: Message) -> None:
         """Take in one message from a peer."""
+        self.now_s = now_s
         if isinstance(message, Ack):
             self.outlet.ack(now_s, message)
         elif self.inlet is None:
             return
         elif isinstance(message, Data):
-            self.inlet.data(message)
+            self.inlet.data(message, now_s)
         elif isinstance(message, Sync):
             self.inlet.synced(message)
         elif isinstance(message, Open):
@@ -133,7 +136,9 @@ class Worker:
 
     def take(self, limit: int) -> Job | None:
         """Return what to call next: nothing while earlier outputs wait for credit."""
-        return None if self.outlet.backlog else self.intake.take(limit)
+        job = None if self.outlet.backlog else self.intake.take(limit)
+        self.calling = job is not None
+        return job
 
     def emit(self, run: Run, parent: Parent) -> None:
         """Send outputs on their way."""
@@ -142,6 +147,7 @@ class Worker:
 
     def done(self, job: Job, *, busy_s: float, dropped: int) -> None:
         """The job's function has returned, and its outputs were emitted."""
+        self.calling = False
         self.intake.done(job)
         if job.kind == Job.ITEMS:
             items = job.n - sum(_marks(run, a, b) for run, a, b in job.stretches)
@@ -153,6 +159,7 @@ class Worker:
 
     def dispatch(self, now_s: float) -> None:
         """Send what has credit, and tell the stages below whether a source waits."""
+        self.now_s = now_s
         source = self.intake if isinstance(self.intake, Source) else None
         self.outlet.press(now_s, source.pressed if source else self.inlet is not None and self.inlet.pressed)
         self.outlet.dispatch()
@@ -176,7 +183,8 @@ class Worker:
         assert self.inlet is not None
         own = {self.role.origins.get(lane, lane) for lane in self.intake.wants()} if quiet else set()
         wants = tuple(sorted(wanted | own))
-        self.inlet.flush(quiet, wants, self.draining)
+        hungry = self.intake.idle and not self.calling and not self.outlet.backlog
+        self.inlet.flush(quiet, wants, self.draining, hungry_s=self.now_s if hungry else None)
 
     def restore(self, save: Save) -> None:
         """Begin where a save stands: its outputs go out again."""

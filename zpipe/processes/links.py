@@ -64,6 +64,7 @@ class Links:
         self.acks: sockets.Socket | None = None
         self.inbox_endpoints: list[str] = []
         self.acks_endpoints: list[str] = []
+        self.pending = False  # whether something could not be sent yet
         self.refused = 0
         limits = worker.limits
         if worker.inlet is not None:
@@ -148,6 +149,7 @@ class Links:
         for returns in self.returns.values():
             if returns.waiting:
                 waiting = not self._send_acks(now_s, returns) or waiting
+        self.pending = waiting
         return waiting
 
     def _dial(self, now_s: float, link: Link) -> None:
@@ -162,6 +164,7 @@ class Links:
             return
         crc = not sockets.choose(link.peer.endpoints).startswith("ipc://")
         self.data[link.peer.inc] = _Data(link, socket, opening, crc)
+        self.pending = True
 
     def _send(self, now_s: float, link: Link, seq: int, out: Out) -> None:
         entry = self.data.get(link.peer.inc)
@@ -211,6 +214,7 @@ class Links:
             if entry.socket is None or not sockets.send(entry.socket, frames.encode(ack, crc=False)):
                 if now_s - entry.dialled_s >= (REDIAL_ACKS_S if entry.up else ACKS_UP_S):
                     self._connect(now_s, entry)
+                self.pending = True
                 return False
             entry.up = True
             del entry.waiting[gen]

@@ -176,7 +176,8 @@ class WorkerProcess:
     def _loop(self) -> None:
         assert self.worker is not None and self.caller is not None and self.links is not None
         worker, caller, links = self.worker, self.caller, self.links
-        links.poller.register(self.control.fileno(), 1)
+        heard = self.control.fileno()
+        links.poller.register(heard, 1)
         limits, clock = worker.limits, time.monotonic
         activity: Any = None
         flushed_s = ticked_s = clock()
@@ -220,13 +221,17 @@ class WorkerProcess:
             if (idle and worker.intake.idle) or blocked:
                 waiting = links.retry(now_s)
                 if not (self.control.inbox or worker.actions):
-                    links.poller.poll(RETRY_MS if waiting else IDLE_MS)
+                    events = links.poller.poll(RETRY_MS if waiting else IDLE_MS)
                     slept_s = clock() - now_s
+                    if any(what == heard for what, _ in events):
+                        self._heed(clock())  # even when there is nothing: what woke us is taken note of
+                        if self.desired == "exit" or self.control.fenced:
+                            return
                     if blocked or (isinstance(worker.intake, Source) and not self._is_complete(worker)):
                         self.blocked_s += slept_s
                     else:
                         self.starved_s += slept_s
-            elif links.data or links.returns:
+            elif links.pending:
                 links.retry(now_s)
 
     def _heed(self, now_s: float) -> None:
