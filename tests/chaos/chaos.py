@@ -61,9 +61,9 @@ class Outcome:
 
 
 def draw(seed: int, count: int, each: int, more: int) -> list[Kill]:
-    """Return `each` kills of every role and `more` of any, by rows."""
+    """Return `each` kills of every role and one more of each of `more` roles, by rows."""
     r = random.Random(seed)
-    roles = [role for role in ROLES for _ in range(each)] + [r.choice(ROLES) for _ in range(more)]
+    roles = [*ROLES * each, *r.sample(ROLES, more)]
     r.shuffle(roles)
     last = int(LAST * 2 * count / 16)
     return [Kill(n, role) for n, role in zip(sorted(r.randint(1, last) for _ in roles), roles, strict=True)]
@@ -71,7 +71,7 @@ def draw(seed: int, count: int, each: int, more: int) -> list[Kill]:
 
 def failpoints(seed: int, between: int) -> str:
     """Return where the sink dies by itself: with one of its first commits, in `between` of its lives."""
-    counts = random.Random(seed).sample(range(5, 60), between)
+    counts = random.Random(seed).sample(range(1 if between < 5 else 8, 5 * between), between)
     return ",".join(f"sink=committed@{n}" for n in counts)
 
 

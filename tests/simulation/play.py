@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.simulation import scenarios as sc
+from tests.simulation.reference import expected
+from tests.simulation.stagecode import Database, plan_of, targets
+from zpipe.testing.faults import Faults
 from zpipe.testing.simulator import World
 
 TIME_LIMIT_S = 40.0  # simulated; the longest run that ends takes a third of it
@@ -37,22 +40,22 @@ def play(
     make = next((s for s in sc.SCENARIOS if s.__name__ == scenario), None) or r.choice(sc.SCENARIOS)
     steps = make(r)
     limits, faults = sc.limits(r), sc.faults(r)
-    plan = sc.plan_of(steps)
-    database = sc.Database()
+    plan = plan_of(steps)
+    database = Database()
 
     world = world_type(
         plan,
-        sc.targets(steps, plan, database),
+        targets(steps, plan, database),
         seed,
         limits=limits,
-        faults=sc.Faults() if calm else faults,
+        faults=Faults() if calm else faults,
         time_limit_s=TIME_LIMIT_S,
     )
     try:
         end = world.run()
     except AssertionError as error:
         end = f"crash: {error!r}"
-    wanted = sc.expected(steps, plan)
+    wanted = expected(steps, plan)
     verdict, detail = _judge(end, wanted, database, plan)
     if verdict == "ok" and world.peak_unconsumed > limits.window_max:
         verdict, detail = "over memory", f"{world.peak_unconsumed} unconsumed items on a link"
@@ -60,7 +63,7 @@ def play(
     return Outcome(seed, make.__name__, verdict, detail, world.deaths, committed, world.now_s)
 
 
-def _judge(end: str, wanted: dict[str, list[tuple[str, Any]]], database: sc.Database, plan: Any) -> tuple[str, str]:
+def _judge(end: str, wanted: dict[str, list[tuple[str, Any]]], database: Database, plan: Any) -> tuple[str, str]:
     if end.startswith("crash"):
         return "crash", end
     if database.conflicts:

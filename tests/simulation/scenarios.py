@@ -1,31 +1,18 @@
-"""Pipelines for the simulator, drawn from a seed, and what each must deliver, worked out without the core.
-
-The expected items come from plain lists sorted by source order; only the grouping stages themselves and the
-numbering of the plan are shared with what is tested.
-"""
+"""Pipelines, limits and faults for the simulator, drawn from a seed."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-from zlib import crc32
 
-from zpipe import stages
 from zpipe.core.limits import Limits
-from zpipe.stages import Grouping, Made, Member
-from zpipe.testing.simulator import Faults
-from zpipe.values.callables import CallableInfo
-from zpipe.values.options import Options
-from zpipe.values.paths import Mark, Path
-from zpipe.values.plan import Plan, StagePlan, build
-from zpipe.values.stage import StageSpec
+from zpipe.testing.faults import Faults
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a scenario; `kind` is source, map, split, a grouping, train or sink."""
+    """One stage of a scenario; `kind` is source, map, split, a grouping, train, teach, bell or sink."""
 
     name: str
     kind: str
@@ -38,6 +25,9 @@ class Step:
     partitions: int = 1
     epochs: int = 1
     grid: int = 0
+    uneven: bool = False  # a source whose partitions have `size`, no and three times `size` items, in turn
+    fan: int = 0  # children of a split, each time; 0: from 0 to 3
+    drop_last: bool = False
 
 
 def linear(r: random.Random) -> list[Step]:
@@ -147,6 +137,115 @@ def fan_out(r: random.Random) -> list[Step]:
     ]
 
 
+def epochs(r: random.Random) -> list[Step]:
+    return [
+        source(r),
+        Step("a", "map", ("src",), 2, drop=r.choice((0, 3))),
+        Step("fit", r.choice(("teach", "bell")), ("a",), checkpoint=r.choice((None, 1, 3))),
+        Step("b", "map", ("fit",), 2, drop=r.choice((0, 3))),
+        Step("sink", "sink", ("b",), ordered=r.random() < 0.7),
+    ]
+
+
+def twice(r: random.Random) -> list[Step]:
+    """Two stages with hooks in a row, sometimes with something between them or a second arm around them."""
+    steps = [source(r), Step("one", r.choice(("train", "teach", "bell")), ("src",), checkpoint=r.choice((None, 1, 4)))]
+    above = "one"
+    if r.random() < 0.5:
+        between = r.choice(("map", "split", "batch", "shuffle", "rechunk"))
+        if between == "rechunk":
+            steps.append(Step("g", "batch", ("one",), size=2))
+            above = "g"
+        steps.append(Step("mid", between, (above,), size=r.randint(1, 3)))
+        above = "mid"
+    inputs = (above, "src") if r.random() < 0.4 else (above,)
+    steps.append(Step("two", r.choice(("train", "teach", "bell")), inputs, checkpoint=r.choice((None, 1, 4))))
+    return [*steps, Step("sink", "sink", ("two",), ordered=True), Step("log", "sink", ("one",))]
+
+
+def nothing(r: random.Random) -> list[Step]:
+    """A source without items, or a stage that drops them all."""
+    empty = r.random() < 0.5
+    kind = r.choice(("batch", "shuffle", "train", "teach", "split", "map"))
+    return [
+        source(r, size=0 if empty else None),
+        Step("a", "map", ("src",), r.randint(1, 2), drop=0 if empty else 1),
+        Step("g", kind, ("a",), size=3),
+        Step("sink", "sink", ("g",), ordered=r.random() < 0.5),
+    ]
+
+
+def uneven(r: random.Random) -> list[Step]:
+    """Partitions of which some end early, in one worker or several, below them what needs source order."""
+    return [
+        Step("src", "source", workers=r.randint(1, 3), size=r.randint(1, 12), partitions=3, epochs=r.randint(1, 3),
+             uneven=True),
+        Step("a", "map", ("src",), 2, drop=r.choice((0, 2))),
+        Step("g", r.choice(("batch", "shuffle", "teach")), ("a",), size=r.randint(2, 9)),
+        Step("sink", "sink", ("g",), ordered=r.random() < 0.5),
+    ]  # fmt: skip
+
+
+def drop_last(r: random.Random) -> list[Step]:
+    return [
+        source(r),
+        Step("a", "split" if r.random() < 0.5 else "map", ("src",), 2),
+        Step("g", "batch", ("a",), size=r.randint(2, 9), drop_last=True),
+        Step("u", "unbatch", ("g",), 2),
+        Step("h", "batch", ("u",), size=r.randint(1, 5), drop_last=r.random() < 0.5),
+        Step("sink", "sink", ("h",), ordered=r.random() < 0.5),
+    ]
+
+
+def wide(r: random.Random) -> list[Step]:
+    """A split with many children, below it what must hold them in order."""
+    return [
+        source(r, size=r.randint(1, 3)),
+        Step("a", "split", ("src",), r.randint(1, 3), fan=200),
+        Step("b", r.choice(("map", "batch", "shuffle")), ("a",), size=30),
+        Step("sink", "sink", ("b",), ordered=True),
+    ]
+
+
+def nested(r: random.Random) -> list[Step]:
+    """Splits of splits, with drops on every level."""
+    steps = [
+        source(r, size=r.randint(1, 6)),
+        Step("a", "split", ("src",), r.randint(1, 3)),
+        Step("b", "map", ("a",), r.randint(1, 2), drop=r.choice((0, 3))),
+        Step("c", "split", ("b",), r.randint(1, 3)),
+        Step("d", "map", ("c",), r.randint(1, 2), drop=r.choice((0, 3))),
+    ]
+    if r.random() < 0.3:
+        steps.append(Step("e", "split", ("d",), 2))
+    sinks = [Step("sink", "sink", (steps[-1].name,), ordered=True)]
+    if r.random() < 0.3:
+        sinks.append(Step("log", "sink", ("b", "d"), ordered=True))
+    return [*steps, *sinks]
+
+
+def rechunks(r: random.Random) -> list[Step]:
+    """Batches cut anew twice: a group's rows are spread over saves."""
+    return [
+        source(r),
+        Step("g", "batch", ("src",), size=r.randint(1, 6)),
+        Step("h", "rechunk", ("g",), size=r.randint(1, 9)),
+        Step("i", "rechunk", ("h",), size=r.randint(1, 9)),
+        Step("sink", "sink", ("i",), r.choice((1, 3))),
+        Step("log", "sink", ("h",), ordered=True),
+    ]
+
+
+def commits(r: random.Random) -> list[Step]:
+    """Sinks with several workers each, behind a stage with several."""
+    return [
+        source(r, size=r.randint(1, 40)),
+        Step("a", "split" if r.random() < 0.3 else "map", ("src",), 3),
+        Step("sink", "sink", ("a",), 3),
+        Step("log", "sink", ("a", "src"), 2),
+    ]
+
+
 SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
     linear,
     ordered,
@@ -159,16 +258,25 @@ SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
     regroup,
     two_sources,
     fan_out,
+    epochs,
+    twice,
+    nothing,
+    uneven,
+    drop_last,
+    wide,
+    nested,
+    rechunks,
+    commits,
 )
 
 
-def source(r: random.Random) -> Step:
+def source(r: random.Random, size: int | None = None) -> Step:
     partitions = r.choice((1, 1, 2, 3))
     return Step(
         "src",
         "source",
         workers=r.randint(1, partitions),
-        size=r.randint(1, 14),
+        size=r.randint(1, 14) if size is None else size,
         partitions=partitions,
         epochs=r.choice((1, 1, 2)),
     )
@@ -198,190 +306,8 @@ def faults(r: random.Random) -> Faults:
         cuts=r.choice((0.0, 5.0, 30.0)),
         losses=r.choice((0.0, 0.0, 20.0)),
         registry_kills=r.choice((0.0, 0.0, 3.0)),
+        omissions=r.choice((0.0, 0.0, 8.0)),
+        zombies=r.choice((0.0, 0.0, 8.0)),
+        late=r.choice((0.0, 0.9)),
         until_s=r.choice((0.5, 1.0, 3.0)),
     )
-
-
-# -- the plan -------------------------------------------------------------------------------------------
-
-FORMS = {
-    "source": CallableInfo("split"),
-    "map": CallableInfo("map"),
-    "split": CallableInfo("split"),
-    "unbatch": CallableInfo("split"),
-    "batch": CallableInfo("group", True),
-    "shuffle": CallableInfo("group", True),
-    "rechunk": CallableInfo("group", True),
-    "train": CallableInfo("map", True, frozenset(("state", "restore", "finish"))),
-    "sink": CallableInfo("commit", True, frozenset(("commit",))),
-}
-
-
-def plan_of(steps: list[Step]) -> Plan:
-    """Return the plan of a scenario."""
-    specs, infos = [], {}
-    for step in steps:
-        run = f"zpipe.stages:{step.kind}" if hasattr(stages, step.kind) else f"sim:{step.kind}"
-        options: dict[str, Any] = {
-            "workers": step.workers,
-            "ordered": step.ordered,
-            "checkpoint": step.checkpoint,
-        }
-        if step.kind == "source":
-            options |= {"partitions": step.partitions, "epochs": step.epochs}
-        if step.grid:
-            options["grid"] = {"v": list(range(step.grid))}
-        specs.append(StageSpec(step.name, run, step.inputs, {}, Options(**options)))
-        infos[step.name] = FORMS[step.kind]
-    return build("sim", ".", tuple(specs), infos)
-
-
-def keep(step: Step, value: Any) -> bool:
-    return not step.drop or bool(crc32(repr((step.name, value)).encode()) % step.drop)
-
-
-def children(step: Step, value: Any) -> int:
-    return crc32(repr((step.name, value)).encode()) % 4
-
-
-class Train:
-    """Remembers, in order, all it was given; `finish` tells."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.seen: list[Any] = []
-
-    def __call__(self, value: Any) -> Any:
-        self.seen.append(value)
-        return ("step", len(self.seen)) if len(self.seen) % 2 == 0 else None
-
-    def state(self) -> Any:
-        return self.seen
-
-    def restore(self, state: Any) -> None:
-        self.seen = list(state)
-
-    def finish(self) -> Iterator[Any]:
-        yield ("trained", self.name, tuple(map(repr, self.seen)))
-
-
-class Database:
-    """What the sinks of a scenario committed: path -> value per sink, and the order of first commits."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, dict[str, Any]] = {}
-        self.order: dict[str, list[str]] = {}
-        self.conflicts = 0
-
-    def sink(self, name: str) -> Any:
-        rows, order = self.rows.setdefault(name, {}), self.order.setdefault(name, [])
-
-        class Sink:
-            def commit(_, items: list[Any]) -> None:
-                for item in items:
-                    if item.path not in rows:
-                        rows[item.path] = item.value
-                        order.append(item.path)
-                    elif repr(rows[item.path]) != repr(item.value):
-                        self.conflicts += 1
-
-        return Sink()
-
-
-def targets(steps: list[Step], plan: Plan, database: Database) -> dict[str, Callable[..., Any]]:
-    """Return what makes the code of each stage."""
-    by_name = {step.name: step for step in steps}
-    made: dict[str, Callable[..., Any]] = {}
-    for stage in plan.stages:
-        made[stage.name] = _target(by_name[stage.stage], stage, database)
-    return made
-
-
-def _target(step: Step, stage: StagePlan, database: Database) -> Callable[..., Any]:
-    match step.kind:
-        case "source":
-            return lambda node: lambda: _source_items(step, node.caller.current.run)
-        case "map":
-            return lambda: lambda value: ("m", step.name, value) if keep(step, value) else None
-        case "split":
-            return lambda: lambda value: (("c", step.name, value, i) for i in range(children(step, value)))
-        case "unbatch":
-            return lambda: stages.unbatch
-        case "train":
-            return lambda: Train(stage.name)
-        case "sink":
-            return lambda: database.sink(stage.name)
-    return lambda: getattr(stages, step.kind)(step.size)
-
-
-def _source_items(step: Step, here: Any) -> Iterator[Any]:
-    for i in range(step.size):
-        yield (step.name, here.lane, here.epoch, i)
-
-
-# -- what must come out ---------------------------------------------------------------------------------
-
-Entry = tuple[Path, int, int, Any]  # path, digest, epoch, value
-
-
-def expected(steps: list[Step], plan: Plan) -> dict[str, list[tuple[str, Any]]]:
-    """Return, per sink, the (path, value) pairs in source order."""
-    by_name = {step.name: step for step in steps}
-    made: dict[int, list[Entry]] = {}
-    sinks: dict[str, list[tuple[str, Any]]] = {}
-
-    def rank(entry: Entry) -> tuple[Any, ...]:
-        (lane, position, *elements), _, epoch, _ = entry
-        origin = plan.origins[lane]
-        stage = next((s for s in plan.stages if s.role == "source" and origin in s.lanes), None)
-        if stage is None:
-            return (10**6, lane, position, *elements)
-        size = by_name[stage.stage].size
-        return (epoch, position - epoch * (size + 1), lane, *elements)
-
-    for stage in plan.stages:
-        step = by_name[stage.stage]
-        inputs = []
-        for number in stage.inputs:
-            edge = plan.edges[number]
-            lanes = edge.lane_map()
-            inputs += [((lanes[p[0]] if lanes else p[0], *p[1:]), d, e, v) for p, d, e, v in made[edge.from_]]
-        inputs.sort(key=rank)
-        if step.kind == "sink":
-            from zpipe.values.paths import format_path
-
-            sinks[stage.name] = [(format_path(plan.lane_names[p[0]], p, d), v) for p, d, _, v in inputs]
-        epochs = max(s.epochs for s in steps if s.kind == "source")
-        made[stage.number] = _outputs(step, stage, inputs, epochs)
-    return sinks
-
-
-def _outputs(step: Step, stage: StagePlan, inputs: list[Entry], epochs: int) -> list[Entry]:
-    match step.kind:
-        case "source":
-            return [
-                ((s, e * (step.size + 1) + i), 0, e, (step.name, s, e, i))
-                for s in stage.lanes
-                for e in range(step.epochs)
-                for i in range(step.size)
-            ]
-        case "map":
-            return [(p, d, e, ("m", step.name, v)) for p, d, e, v in inputs if keep(step, v)]
-        case "split":
-            return [((*p, i), d, e, ("c", step.name, v, i)) for p, d, e, v in inputs for i in range(children(step, v))]
-        case "unbatch":
-            return [((*p, i), d, e, x) for p, d, e, v in inputs for i, x in enumerate(v)]
-        case "train":
-            model = Train(stage.name)
-            steps = [(p, d, e, model(v)) for p, d, e, v in inputs]
-            last = ((stage.hook_lane, epochs), 0, epochs, next(model.finish()))
-            return [entry for entry in steps if entry[3] is not None] + [last]  # type: ignore[list-item]
-        case "batch" | "shuffle" | "rechunk":
-            grouping: Grouping = getattr(stages, step.kind)(step.size)
-            grouping.number = stage.number
-            entries: list[Made] = []
-            for p, d, e, v in inputs:
-                entries += grouping.add(Member(p, d, e, v))
-            entries += grouping.flush()
-            return [(m.path, m.digest, m.epoch, m.value) for m in entries if m.mark == Mark.ITEM]
-    return []

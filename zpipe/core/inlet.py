@@ -13,12 +13,15 @@ from zpipe.core.limits import Limits
 from zpipe.values.paths import Run
 from zpipe.wire.frames import Ack, Data, Open, Sync
 
+LEFT_MAX = 256  # closed links that are remembered, for senders that go on
+NEWS_MAX = 8  # acks of nothing but quiet and wants, to a sender that is not heard: it may be in a long call
+
 
 class InLink:
     """The receiving end of a link."""
 
     __slots__ = ("acks", "base", "consumed", "consumed_bytes", "dirty", "edge", "gen", "got", "got_bytes", "limit",
-                 "limit_bytes", "open", "pressed", "ranges", "reported", "seen_hi", "src", "window")  # fmt: skip
+                 "limit_bytes", "news", "open", "pressed", "ranges", "reported", "seen_hi", "src", "window")  # fmt: skip
 
     def __init__(self, src: int, gen: int, edge: int, acks: tuple[str, ...]) -> None:
         self.src = src
@@ -37,6 +40,7 @@ class InLink:
         self.limit_bytes = 0
         self.seen_hi = 0
         self.pressed = False
+        self.news = 0  # acks since the sender was heard that only said quiet or wants
         self.dirty = True
         self.reported: tuple[bool, tuple[int, ...]] = (False, ())
 
@@ -101,7 +105,8 @@ class Inlet:
         self.limits = limits
         self.intake = intake
         self.links: dict[int, InLink] = {}  # by the sender's incarnation
-        self.named: set[int] = set()  # the senders of the last roster
+        self.left: dict[int, InLink] = {}  # links that a roster closed
+        self.named: set[int] = set()  # the senders of the last roster, and those that went on without being named
         self.senders = 1  # upstream workers in the roster: they share the budget
         self.least = 0  # a window to grow to whatever the calls take: one commit serves many items
         self.service_s: float | None = None  # seconds per item, a moving average
@@ -114,7 +119,7 @@ class Inlet:
 
     def opened(self, message: Open) -> None:
         """Open a link: a new generation ends the older ones of the same sender."""
-        old = self.links.get(message.src)
+        old = self._link(message.src, message.gen)
         if message.edge not in self.edges or (old is not None and message.gen < old.gen):
             self.refused += 1
             return
@@ -124,16 +129,31 @@ class Inlet:
                 return
             self._close(old)
         link = self.link_type(message.src, message.gen, message.edge, tuple(message.info.get("acks", ())))
+        self.left.pop(message.src, None)
         self.links[message.src] = link
         self.dial_acks(link)
 
+    def _link(self, src: int, gen: int) -> InLink | None:
+        """Return the link of a sender; one that a roster closed opens again when its sender goes on with it.
+
+        A registry that was restarted may leave out a worker that is only late: that one keeps its links.
+        """
+        link = self.links.get(src)
+        if link is None and src in self.left and self.left[src].gen == gen:
+            link = self.links[src] = self.left.pop(src)
+            link.open = link.dirty = True
+            self.named.add(src)
+            self.dial_acks(link)
+        return link
+
     def data(self, message: Data, now_s: float) -> bool:
         """Take in a run; False when it is not for this life, not of an open link, or not what comes next."""
-        link = self.links.get(message.src)
+        link = self._link(message.src, message.gen)
         run = message.run
-        if link is None or message.dst != self.inc or not self._is_current(link, message.gen):
+        if link is None or not self._is_current(link, message.gen):
             self.refused += 1
             return False
+        link.news = 0
         if message.seq != link.got + 1 or message.seq + run.n - 1 > link.limit:
             link.seen_hi = max(link.seen_hi, message.seq - 1)  # a gap: the sender reads it in the next ack
             link.dirty = True
@@ -153,9 +173,10 @@ class Inlet:
 
     def synced(self, message: Sync) -> None:
         """Answer a probe with the next ack."""
-        link = self.links.get(message.src)
-        if link is None or message.dst != self.inc or link.gen != message.gen:
+        link = self._link(message.src, message.gen)
+        if link is None or link.gen != message.gen:
             return
+        link.news = 0
         link.seen_hi = max(link.seen_hi, message.hi)
         link.pressed = bool(message.blocked)
         link.dirty = True
@@ -170,7 +191,10 @@ class Inlet:
         """Forget senders that are gone; one that no roster has named yet is early, not gone."""
         for inc in self.named - senders:
             if inc in self.links:
-                self._close(self.links.pop(inc))
+                link = self.left[inc] = self.links.pop(inc)
+                self._close(link)
+        while len(self.left) > LEFT_MAX:
+            del self.left[next(iter(self.left))]
         self.named = set(senders)
         self.senders = max(1, len(senders))
 
@@ -197,11 +221,25 @@ class Inlet:
         link.limit = max(link.limit, link.consumed + link.window)
         link.limit_bytes = max(link.limit_bytes, link.consumed_bytes + budget)
 
+    @property
+    def has_news(self) -> bool:
+        """Tell whether an ack waits to be sent."""
+        return any(link.dirty for link in self.links.values())
+
+    @property
+    def is_urgent(self) -> bool:
+        """Tell whether a sender is about to run out of credit, or a source waits for acks."""
+        return any(
+            link.pressed or 2 * (link.limit - link.got) <= link.window for link in self.links.values() if link.dirty
+        )
+
     def flush(self, quiet: bool, wants: tuple[int, ...], draining: bool, *, hungry_s: float | None = None) -> None:
         """Send an ack for every link that has news; `hungry_s` is the time when there is nothing left to call."""
         for link in self.links.values():
-            if not link.dirty and link.reported == (quiet, wants):
-                continue
+            if not link.dirty:
+                if link.reported == (quiet, wants) or link.news >= NEWS_MAX:
+                    continue
+                link.news += 1
             if hungry_s is not None and self.hungry_s is None and 0 < link.limit == link.got:
                 self.hungry_s = hungry_s  # its sender had more to send than credit, or had nothing: taken for the first
             self._grant(link)

@@ -15,6 +15,10 @@ from zpipe.core.limits import Limits
 from zpipe.values.paths import Run
 from zpipe.wire.frames import Ack
 
+PRESSES_MAX = 4  # probes without an answer beyond which news of `blocked` waits for its turn
+PROBE_MAX_S = 10.0  # between two probes of a receiver from which nothing is heard
+UNHEARD_MAX = 30  # as far as unanswered probes are counted
+
 
 class Parent(Protocol):
     """What an output was made from: told when the last of its outputs is settled."""
@@ -68,6 +72,7 @@ class Link:
         self.unsettled = 0
         self.used = 0  # dispatch counter at the last send: ties go to the link used longest ago
         self.synced_s = now_s
+        self.unheard = 0  # probes since the last ack
         self.quiet = False
         self.wants: tuple[int, ...] = ()
         self.draining = False
@@ -202,6 +207,7 @@ class Outlet:
         if link.state == Link.DIALING:
             link.state = Link.UP
             self.redial.pop(ack.src, None)
+        link.unheard = 0
         link.limit = max(link.limit, ack.limit)
         link.limit_bytes = max(link.limit_bytes, ack.limit_bytes)
         link.consumed = max(link.consumed, ack.consumed)
@@ -210,11 +216,13 @@ class Outlet:
         link.wants = tuple(ack.wants)
         while link.base < ack.base:
             frame = link.frames[link.base]
+            n = frame.run.n if isinstance(frame, Out) else frame
+            if link.base + n > ack.base:
+                break  # a frame settles as a whole
             if isinstance(frame, Out):
                 self._settle(link, link.base, frame)
-                frame = frame.run.n
             del link.frames[link.base]
-            link.base += frame
+            link.base += n
         for a, b in ack.ranges:
             seq = max(a, link.base)
             while seq <= b and seq in link.frames:
@@ -286,23 +294,29 @@ class Outlet:
             if link.state == Link.DIALING:
                 if now_s - link.opened_s >= self.limits.dial_s:
                     self.lost(now_s, link)
-            elif now_s - link.synced_s >= (self.limits.sync_s if link.unsettled else 10 * self.limits.sync_s):
+            elif now_s - link.synced_s >= self._probe_s(link):
                 self._sync(now_s, link)
         for inc, (when, pause) in list(self.redial.items()):
             if inc not in self.links and when <= now_s:
                 self.redial[inc] = (when, min(2 * pause, self.limits.dial_s))
                 self._dial(now_s, inc)
 
+    def _probe_s(self, link: Link) -> float:
+        """Return the pause between probes: it grows while a receiver is in a call, whose inbox is not endless."""
+        pause_s = self.limits.sync_s if link.unsettled else 10 * self.limits.sync_s
+        return max(pause_s, min(self.limits.sync_s * 2.0**link.unheard, PROBE_MAX_S))
+
     def press(self, now_s: float, pressed: bool) -> None:
         """Tell the stages below, at once, whether the sources above wait for acks."""
         if pressed != self.pressed:
             self.pressed = pressed
             for link in self.links.values():
-                if link.state == Link.UP:
+                if link.state == Link.UP and link.unheard < PRESSES_MAX:
                     self._sync(now_s, link)
 
     def _sync(self, now_s: float, link: Link) -> None:
         link.synced_s = now_s
+        link.unheard = min(link.unheard + 1, UNHEARD_MAX)
         self.sync(link, link.sent)  # now: what is decided after this goes out after it
 
     def quiet(self) -> bool:

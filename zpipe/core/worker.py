@@ -64,6 +64,7 @@ class Worker:
         self.actions: list[tuple[Any, ...]] = []
         self.counters = Counters()
         self.draining = False
+        self.refused = 0
         self.now_s = 0.0  # of the last event
         self.calling = False  # whether a job is under way
         self.outlet = self.outlet_type([Edge(e.number, e.marked, e.lane_map()) for e in role.outputs], limits)
@@ -111,7 +112,9 @@ class Worker:
     def received(self, now_s: float, message: Message) -> None:
         """Take in one message from a peer."""
         self.now_s = now_s
-        if isinstance(message, Ack):
+        if message.dst != self.inc:  # for an earlier process at this address: its numbers are not ours
+            self.refused += 1
+        elif isinstance(message, Ack):
             self.outlet.ack(now_s, message)
         elif self.inlet is None:
             return
@@ -163,6 +166,11 @@ class Worker:
         source = self.intake if isinstance(self.intake, Source) else None
         self.outlet.press(now_s, source.pressed if source else self.inlet is not None and self.inlet.pressed)
         self.outlet.dispatch()
+
+    @property
+    def may_wait(self) -> bool:
+        """Tell whether acks may wait a little for more of them: nobody above is short of credit or acks."""
+        return self.inlet is not None and self.inlet.has_news and not self.inlet.is_urgent
 
     def flush(self) -> None:
         """Save and acknowledge what is settled: before sleeping, and now and then under load."""

@@ -211,7 +211,9 @@ class WorkerProcess:
             idle = activity is None and worker.intake.idle
             if idle:
                 caller.idle()
-            if idle or blocked or frames >= limits.ack_frames or now_s - flushed_s >= limits.ack_s:
+            due = frames >= limits.ack_frames or now_s - flushed_s >= limits.ack_s
+            held_back = not due and worker.may_wait
+            if due or ((idle or blocked) and not held_back):
                 worker.flush()
                 worker.dispatch(now_s)
                 links.act(now_s)
@@ -219,7 +221,7 @@ class WorkerProcess:
                 if isinstance(worker.intake, Source):
                     self._publish_sources(worker)
             if (idle and worker.intake.idle) or blocked:
-                waiting = links.retry(now_s)
+                waiting = links.retry(now_s) or held_back
                 if not (self.control.inbox or worker.actions):
                     events = links.poller.poll(RETRY_MS if waiting else IDLE_MS)
                     slept_s = clock() - now_s

@@ -23,12 +23,11 @@ from zpipe.core.source import Position, Source
 from zpipe.core.worker import Role, Worker
 from zpipe.processes.caller import Caller
 from zpipe.processes.roles import role_of
+from zpipe.testing.faults import TICK_S, Faults, strike
 from zpipe.values.context import Current
 from zpipe.values.paths import Run
 from zpipe.values.plan import Plan, StagePlan
 from zpipe.wire.frames import Ack, Data, Message, Open, Sync
-
-TICK_S = 0.01
 
 
 class Part:
@@ -56,23 +55,6 @@ class PlainCodec:
         return [None if part is None else part.value for part in run.parts]
 
 
-@dataclass(frozen=True)
-class Faults:
-    """What may happen, as chances per second of a fault somewhere, until `until_s`; times in seconds."""
-
-    kills: float = 0.0  # one worker
-    mid_action: float = 0.0  # chance that a kill waits for the middle of a list of actions
-    massacres: float = 0.0  # all workers of a stage, or all workers
-    pauses: float = 0.0
-    pause_s: float = 3.0
-    cuts: float = 0.0  # a link is reset, with what was on its way
-    losses: float = 0.0  # a message vanishes and nobody is told
-    registry_kills: float = 0.0
-    registry_down_s: float = 0.5
-    until_s: float = 5.0
-    restart_s: float = 0.05
-
-
 class Killed(Exception):
     """A node died between two actions."""
 
@@ -97,6 +79,7 @@ class Node:
         self.slot = slot
         self.inc = inc
         self.alive = True
+        self.disowned = False  # declared dead, and does not know it yet
         self.paused_until = 0.0
         self.due: float | None = None
         self.activity: Any = None
@@ -111,6 +94,7 @@ class Node:
         made = target(self) if stage.role == "source" else target()
         self.caller = world.caller_type(stage, made, self.worker, world.codec, lambda: world.now_s, current)
         save = world.saves.get(stage.name)
+        world.fences[stage.name] = inc
         if stage.memory and save is not None:
             self.worker.restore(save)
             self.caller.restore(save.state)
@@ -144,7 +128,9 @@ class Node:
         if idle:
             self.caller.idle()
         worker.dispatch(now_s)
-        if idle or worker.outlet.backlog or self.world.random.random() < 0.3:
+        if idle and worker.may_wait and self.world.random.random() < 0.5:
+            self.world.wake(self, now_s + self.world.limits.ack_s)
+        elif idle or worker.outlet.backlog or self.world.random.random() < 0.3:
             worker.flush()
         self.drain()
         self.world.watch(self)
@@ -203,6 +189,8 @@ class Node:
         pass
 
     def _save(self, save: Save) -> None:
+        if self.world.fences[self.stage.name] != self.inc:
+            raise Killed  # a later life has taken over
         self.world.saves[self.stage.name] = save
 
 
@@ -235,8 +223,11 @@ class World:
         self.sequence = 0
         self.nodes: dict[int, Node] = {}
         self.saves: dict[str, Save] = {}
+        self.fences: dict[str, int] = {}  # who may save
         self.watermarks: dict[int, tuple[Position, bool]] = {}
         self.registry_up_s = 0.0
+        self.omitted = 0  # a living worker that rosters do not name
+        self.stopping = False
         self.complete = False
         self.deaths = 0
         self.version = 0
@@ -246,6 +237,8 @@ class World:
             for slot in range(stage.workers):
                 self.at(self.random.random() * 0.01, self.start, stage, slot)
         self.at(TICK_S, self.tick)
+        if self.faults.stop_s is not None:
+            self.at(self.faults.stop_s, self.stop)
 
     # -- time ---------------------------------------------------------------------------------------
 
@@ -296,6 +289,8 @@ class World:
             return
         node = Node(self, stage, slot, self.random.getrandbits(63) + 1)
         self.nodes[node.inc] = node
+        if self.stopping:
+            self.at(self.now_s + self.random.random() * 0.01, self._stop, node)
         self.push_rosters()
         self.wake(node, self.now_s)
 
@@ -310,24 +305,59 @@ class World:
             keep = self.random.randint(0, len(pipe.queue))  # what the kernel still delivers
             while len(pipe.queue) > keep:
                 pipe.queue.pop()
+        if node.disowned:
+            return
         self.at(self.now_s + self.random.random() * self.faults.restart_s, self.start, node.stage, node.slot)
         self.at(self.now_s + self.random.random() * 0.02, self.push_rosters)
+
+    def disown(self, node: Node, for_s: float) -> None:
+        """Declare a living worker dead: its next life begins, and it goes on for a while itself."""
+        if node.alive and not node.disowned:
+            node.disowned = True
+            self.at(self.now_s + self.random.random() * for_s, self.start, node.stage, node.slot)
+            self.at(self.now_s + self.random.random() * 0.02, self.push_rosters)
+            self.at(self.now_s + for_s, self.kill, node)
+
+    def omit(self, node: Node, for_s: float) -> None:
+        """Let the registry lose sight of a worker that lives on, and find it again."""
+        self.omitted = node.inc
+        self.push_rosters()
+        self.at(self.now_s + for_s, self._found, node.inc)
+
+    def _found(self, inc: int) -> None:
+        if self.omitted == inc:
+            self.omitted = 0
+        self.push_rosters()
+
+    def stop(self) -> None:
+        """Let sources stop reading, those of lives to come too."""
+        self.stopping = True
+        for node in self.nodes.values():
+            self._stop(node)
+
+    def _stop(self, node: Node) -> None:
+        if isinstance(node.worker.intake, Source):
+            node.worker.intake.stopping = True
+            self.wake(node, self.now_s)
 
     def push_rosters(self) -> None:
         if self.now_s < self.registry_up_s:
             self.at(self.registry_up_s + 0.001, self.push_rosters)
             return
         edges = self.plan.edges
+        named = [node for node in self.nodes.values() if not node.disowned and node.inc != self.omitted]
         for node in list(self.nodes.values()):
+            if node.disowned:
+                continue
             receivers = [
                 Peer(other.inc, edge.number)
                 for edge in edges
                 if edge.from_ == node.stage.number
-                for other in self.nodes.values()
+                for other in named
                 if other.stage.number == edge.to
             ]
             ups = {edge.from_ for edge in edges if edge.to == node.stage.number}
-            senders = {other.inc for other in self.nodes.values() if other.stage.number in ups}
+            senders = {other.inc for other in named if other.stage.number in ups}
             self.version += 1
             self.at(
                 self.now_s + self.random.random() * 0.003,
@@ -377,7 +407,7 @@ class World:
         node.worker.received(self.now_s, message)
         self.wake(node, self.now_s)
 
-    # -- faults and bookkeeping ---------------------------------------------------------------------
+    # -- bookkeeping --------------------------------------------------------------------------------
 
     def tick(self) -> None:
         for node in list(self.nodes.values()):
@@ -385,37 +415,8 @@ class World:
                 node.worker.tick(self.now_s)
                 self.wake(node, self.now_s)
         if self.now_s < self.faults.until_s:
-            self.strike()
+            strike(self)
         self.at(self.now_s + TICK_S, self.tick)
-
-    def strike(self) -> None:
-        """Let faults happen."""
-        faults, rnd = self.faults, self.random
-        nodes = list(self.nodes.values())
-        if not nodes:
-            return
-        node = rnd.choice(nodes)
-        if rnd.random() < faults.kills * TICK_S:
-            if rnd.random() < faults.mid_action:
-                node.die_in = rnd.randint(0, 6)
-            else:
-                self.kill(node)
-        if rnd.random() < faults.massacres * TICK_S:
-            everyone = rnd.random() < 0.3
-            for other in nodes:
-                if other.alive and (everyone or other.stage is node.stage):
-                    self.kill(other)
-        if rnd.random() < faults.pauses * TICK_S:
-            node.paused_until = self.now_s + rnd.random() * faults.pause_s
-        if rnd.random() < faults.cuts * TICK_S:
-            for pipe in (*node.data_pipes.values(), *node.ack_pipes.values()):
-                if rnd.random() < 0.5:
-                    pipe.queue.clear()
-                    pipe.cut = True
-        if rnd.random() < faults.losses * TICK_S and node.data_pipes:
-            rnd.choice(list(node.data_pipes.values())).losing += 1
-        if rnd.random() < faults.registry_kills * TICK_S:
-            self.registry_up_s = self.now_s + faults.registry_down_s
 
     def watch(self, node: Node) -> None:
         """Take in what the node would tell the registry."""
@@ -424,7 +425,8 @@ class World:
             self.peak_unsettled = max(
                 self.peak_unsettled, max((p.unsettled for p in intake.partitions.values()), default=0)
             )
-            if self.now_s >= self.registry_up_s:
+            late = self.now_s < self.faults.until_s and self.random.random() < self.faults.late
+            if self.now_s >= self.registry_up_s and not node.disowned and not late:
                 for number, (at, complete) in intake.watermarks().items():
                     known = self.watermarks.get(number, (Position(), False))
                     if at.position > known[0].position or complete:

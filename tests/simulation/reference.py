@@ -1,0 +1,94 @@
+"""What each scenario must deliver, worked out without the core.
+
+The expected items come from plain lists sorted by source order; only the grouping stages themselves and the
+numbering of the plan are shared with what is tested.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.simulation.scenarios import Step
+from tests.simulation.stagecode import CLASSES, children, grouping, keep, source_size
+from zpipe.stages import Made, Member
+from zpipe.values.paths import Mark, Path, format_path
+from zpipe.values.plan import Plan, StagePlan
+
+Entry = tuple[Path, int, int, Any]  # path, digest, epoch, value
+
+
+def expected(steps: list[Step], plan: Plan) -> dict[str, list[tuple[str, Any]]]:
+    """Return, per sink, the (path, value) pairs in source order."""
+    by_name = {step.name: step for step in steps}
+    made: dict[int, list[Entry]] = {}
+    sinks: dict[str, list[tuple[str, Any]]] = {}
+
+    def rank(entry: Entry) -> tuple[Any, ...]:
+        (lane, position, *elements), _, epoch, _ = entry
+        origin = plan.origins[lane]
+        stage = next((s for s in plan.stages if s.role == "source" and origin in s.lanes), None)
+        if stage is None:
+            return (epoch, 1, lane, position, *elements)  # what hooks make follows the epoch
+        size = source_size(by_name[stage.stage], stage, origin)
+        return (epoch, 0, position - epoch * (size + 1), lane, *elements)
+
+    for stage in plan.stages:
+        step = by_name[stage.stage]
+        inputs = []
+        for number in stage.inputs:
+            edge = plan.edges[number]
+            lanes = edge.lane_map()
+            inputs += [((lanes[p[0]] if lanes else p[0], *p[1:]), d, e, v) for p, d, e, v in made[edge.from_]]
+        inputs.sort(key=rank)
+        if step.kind == "sink":
+            sinks[stage.name] = [(format_path(plan.lane_names[p[0]], p, d), v) for p, d, _, v in inputs]
+        epochs = max(s.epochs for s in steps if s.kind == "source")
+        made[stage.number] = _outputs(step, stage, inputs, epochs)
+    return sinks
+
+
+def _outputs(step: Step, stage: StagePlan, inputs: list[Entry], epochs: int) -> list[Entry]:
+    match step.kind:
+        case "source":
+            return [
+                ((s, e * (size + 1) + i), 0, e, (step.name, s, e, i))
+                for s in stage.lanes
+                for size in [source_size(step, stage, s)]
+                for e in range(step.epochs)
+                for i in range(size)
+            ]
+        case "map":
+            return [(p, d, e, ("m", step.name, v)) for p, d, e, v in inputs if keep(step, v)]
+        case "split":
+            return [((*p, i), d, e, ("c", step.name, v, i)) for p, d, e, v in inputs for i in range(children(step, v))]
+        case "unbatch":
+            return [((*p, i), d, e, x) for p, d, e, v in inputs for i, x in enumerate(v)]
+        case "train" | "teach" | "bell":
+            return _with_hooks(step, stage, inputs, epochs)
+        case "batch" | "shuffle" | "rechunk":
+            group = grouping(step)
+            group.number = stage.number
+            entries: list[Made] = []
+            for p, d, e, v in inputs:
+                entries += group.add(Member(p, d, e, v))
+            entries += group.flush()
+            return [(m.path, m.digest, m.epoch, m.value) for m in entries if m.mark == Mark.ITEM]
+    return []
+
+
+def _with_hooks(step: Step, stage: StagePlan, inputs: list[Entry], epochs: int) -> list[Entry]:
+    """Call a class on its inputs, its hooks between them; what they make has positions on their own lane."""
+    target = CLASSES[step.kind](stage.name)
+    entries: list[Entry] = []
+    position = 0
+    for epoch in range(epochs + 1):
+        entries += [(p, d, e, out) for p, d, e, v in inputs if e == epoch and (out := target(v)) is not None]
+        name = "epoch_end" if epoch < epochs else "finish"
+        hook = getattr(target, name, None)
+        made = hook(*[epoch][: epoch < epochs]) if hook else []
+        for value in [made] if isinstance(made, tuple) else made:
+            assert stage.hook_lane is not None
+            entries.append(((stage.hook_lane, position), 0, epoch, value))
+            position += 1
+        position += 1  # the mark that closes the hook
+    return entries

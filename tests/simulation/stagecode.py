@@ -1,0 +1,167 @@
+"""The code of the stages of a scenario, its plan, and the database that its sinks commit to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from zlib import crc32
+
+from tests.simulation.scenarios import Step
+from zpipe import stages
+from zpipe.stages import Grouping
+from zpipe.values.callables import CallableInfo
+from zpipe.values.options import Options
+from zpipe.values.plan import Plan, StagePlan, build
+from zpipe.values.stage import StageSpec
+
+FORMS = {
+    "source": CallableInfo("split"),
+    "map": CallableInfo("map"),
+    "split": CallableInfo("split"),
+    "unbatch": CallableInfo("split"),
+    "batch": CallableInfo("group", True),
+    "shuffle": CallableInfo("group", True),
+    "rechunk": CallableInfo("group", True),
+    "train": CallableInfo("map", True, frozenset(("state", "restore", "finish"))),
+    "teach": CallableInfo("map", True, frozenset(("state", "restore", "epoch_end", "finish"))),
+    "bell": CallableInfo("map", True, frozenset(("epoch_end",))),
+    "sink": CallableInfo("commit", True, frozenset(("commit",))),
+}
+
+
+def plan_of(steps: list[Step]) -> Plan:
+    """Return the plan of a scenario."""
+    specs, infos = [], {}
+    for step in steps:
+        run = f"zpipe.stages:{step.kind}" if hasattr(stages, step.kind) else f"sim:{step.kind}"
+        options: dict[str, Any] = {
+            "workers": step.workers,
+            "ordered": step.ordered,
+            "checkpoint": step.checkpoint,
+        }
+        if step.kind == "source":
+            options |= {"partitions": step.partitions, "epochs": step.epochs}
+        if step.grid:
+            options["grid"] = {"v": list(range(step.grid))}
+        specs.append(StageSpec(step.name, run, step.inputs, {}, Options(**options)))
+        infos[step.name] = FORMS[step.kind]
+    return build("sim", ".", tuple(specs), infos)
+
+
+def keep(step: Step, value: Any) -> bool:
+    return not step.drop or bool(crc32(repr((step.name, value)).encode()) % step.drop)
+
+
+def children(step: Step, value: Any) -> int:
+    return step.fan or crc32(repr((step.name, value)).encode()) % 4
+
+
+class Train:
+    """Remembers, in order, all it was given; `finish` tells."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.seen: list[Any] = []
+
+    def __call__(self, value: Any) -> Any:
+        self.seen.append(value)
+        return ("step", len(self.seen)) if len(self.seen) % 2 == 0 else None
+
+    def state(self) -> Any:
+        return self.seen
+
+    def restore(self, state: Any) -> None:
+        self.seen = list(state)
+
+    def finish(self) -> Iterator[Any]:
+        yield ("trained", self.name, tuple(map(repr, self.seen)))
+
+
+class Teach(Train):
+    """Tells at the end of each epoch too, now this much and now that."""
+
+    def epoch_end(self, epoch: int) -> Iterator[Any]:
+        for i in range(crc32(repr((self.name, epoch, len(self.seen))).encode()) % 5):
+            yield ("epoch", self.name, epoch, len(self.seen), i)
+
+
+class Bell:
+    """Remembers nothing, and says when an epoch is over; it goes on where its stage was saved."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, value: Any) -> Any:
+        return ("heard", value)
+
+    def epoch_end(self, epoch: int) -> Any:
+        return ("bell", self.name, epoch)
+
+
+class Database:
+    """What the sinks of a scenario committed: path -> value per sink, and the order of first commits."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.order: dict[str, list[str]] = {}
+        self.conflicts = 0
+
+    def sink(self, name: str) -> Any:
+        rows, order = self.rows.setdefault(name, {}), self.order.setdefault(name, [])
+
+        class Sink:
+            def commit(_, items: list[Any]) -> None:
+                for item in items:
+                    if item.path not in rows:
+                        rows[item.path] = item.value
+                        order.append(item.path)
+                    elif repr(rows[item.path]) != repr(item.value):
+                        self.conflicts += 1
+
+        return Sink()
+
+
+CLASSES: dict[str, Callable[[str], Any]] = {"train": Train, "teach": Teach, "bell": Bell}
+
+
+def targets(steps: list[Step], plan: Plan, database: Database) -> dict[str, Callable[..., Any]]:
+    """Return what makes the code of each stage."""
+    by_name = {step.name: step for step in steps}
+    made: dict[str, Callable[..., Any]] = {}
+    for stage in plan.stages:
+        made[stage.name] = _target(by_name[stage.stage], stage, database)
+    return made
+
+
+def _target(step: Step, stage: StagePlan, database: Database) -> Callable[..., Any]:
+    match step.kind:
+        case "source":
+            return lambda node: lambda: _source_items(step, stage, node.caller.current.run)
+        case "map":
+            return lambda: lambda value: ("m", step.name, value) if keep(step, value) else None
+        case "split":
+            return lambda: lambda value: (("c", step.name, value, i) for i in range(children(step, value)))
+        case "unbatch":
+            return lambda: stages.unbatch
+        case "train" | "teach" | "bell":
+            return lambda: CLASSES[step.kind](stage.name)
+        case "sink":
+            return lambda: database.sink(stage.name)
+    return lambda: grouping(step)
+
+
+def grouping(step: Step) -> Grouping:
+    """Make the grouping stage of a step."""
+    more = {"drop_last": True} if step.drop_last else {}
+    made: Grouping = getattr(stages, step.kind)(step.size, **more)
+    return made
+
+
+def source_size(step: Step, stage: StagePlan, lane: int) -> int:
+    """Return how many items a partition has in each epoch."""
+    return step.size * (1, 0, 3)[stage.lanes.index(lane) % 3] if step.uneven else step.size
+
+
+def _source_items(step: Step, stage: StagePlan, here: Any) -> Iterator[Any]:
+    for i in range(source_size(step, stage, here.lane)):
+        yield (step.name, here.lane, here.epoch, i)

@@ -1,0 +1,66 @@
+"""What may go wrong in a simulated run, and when; how it goes wrong is the simulator's business."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zpipe.testing.simulator import World
+
+TICK_S = 0.01
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What may happen, as chances per second of a fault somewhere, until `until_s`; times in seconds."""
+
+    kills: float = 0.0  # one worker
+    mid_action: float = 0.0  # chance that a kill waits for the middle of a list of actions
+    massacres: float = 0.0  # all workers of a stage, or all workers
+    pauses: float = 0.0
+    pause_s: float = 3.0
+    cuts: float = 0.0  # a link is reset, with what was on its way
+    losses: float = 0.0  # a message vanishes and nobody is told
+    registry_kills: float = 0.0
+    registry_down_s: float = 0.5
+    omissions: float = 0.0  # rosters leave out a worker that lives, and name it again
+    zombies: float = 0.0  # a worker is declared dead, replaced, and goes on for a while
+    late: float = 0.0  # chance that news of a source does not reach the registry
+    stop_s: float | None = None  # when all sources are told to stop reading
+    until_s: float = 5.0
+    restart_s: float = 0.05
+
+
+def strike(world: World) -> None:
+    """Let faults happen, for one tick."""
+    faults, rnd = world.faults, world.random
+    nodes = list(world.nodes.values())
+    if not nodes:
+        return
+    node = rnd.choice(nodes)
+    if rnd.random() < faults.kills * TICK_S:
+        if rnd.random() < faults.mid_action:
+            node.die_in = rnd.randint(0, 6)
+        else:
+            world.kill(node)
+    if rnd.random() < faults.massacres * TICK_S:
+        everyone = rnd.random() < 0.3
+        for other in nodes:
+            if other.alive and (everyone or other.stage is node.stage):
+                world.kill(other)
+    if rnd.random() < faults.pauses * TICK_S:
+        node.paused_until = world.now_s + rnd.random() * faults.pause_s
+    if rnd.random() < faults.cuts * TICK_S:
+        for pipe in (*node.data_pipes.values(), *node.ack_pipes.values()):
+            if rnd.random() < 0.5:
+                pipe.queue.clear()
+                pipe.cut = True
+    if rnd.random() < faults.losses * TICK_S and node.data_pipes:
+        rnd.choice(list(node.data_pipes.values())).losing += 1
+    if rnd.random() < faults.registry_kills * TICK_S:
+        world.registry_up_s = world.now_s + faults.registry_down_s
+    if rnd.random() < faults.omissions * TICK_S:
+        world.omit(node, rnd.random() * 0.5)
+    if rnd.random() < faults.zombies * TICK_S:
+        world.disown(node, rnd.random())
