@@ -71,7 +71,7 @@ def draw(seed: int, count: int, each: int, more: int) -> list[Kill]:
 
 def failpoints(seed: int, between: int) -> str:
     """Return where the sink dies by itself: with one of its first commits, in `between` of its lives."""
-    counts = random.Random(seed).sample(range(1 if between < 5 else 8, 5 * between), between)
+    counts = random.Random(seed).sample(range(1, 4 * between), between)
     return ",".join(f"sink=committed@{n}" for n in counts)
 
 

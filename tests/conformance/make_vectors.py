@@ -106,9 +106,9 @@ def allowed_data() -> list[Any]:
     noon = "2024-02-29T12:00:00.250000+00:00"
     stamp = b"\xd7\xff" + struct.pack(">Q", (250_000_000 << 34) | 1709208000)
     raw = msgpack.ExtType(0x4E, b"\0\0\0\0")
-    big = np.arange(4096, dtype="<u2")
-    meant = {"array": "<u2", "shape": [64, 64], "hex": big.tobytes().hex()}
-    form = {b"nd": True, b"type": "<u2", b"kind": b"", b"shape": (64, 64), b"data": raw}
+    big = np.arange(32768, dtype="<u2")
+    meant = {"array": "<u2", "shape": [128, 256], "hex": big.tobytes().hex()}
+    form = {b"nd": True, b"type": "<u2", b"kind": b"", b"shape": (128, 256), b"data": raw}
     text_form = {"nd": True, "type": "<u2", "shape": [2], "data": b"\1\0\2\0"}
     ring = {"array": "<u2", "shape": [2], "hex": "01000200"}
     return [

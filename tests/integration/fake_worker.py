@@ -8,9 +8,13 @@ import secrets
 import select
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
+from zpipe.processes.blame import Blame
 from zpipe.processes.control import Control
+from zpipe.values.context import Current
+from zpipe.values.paths import Run
 
 
 def main() -> int:
@@ -33,8 +37,9 @@ def main() -> int:
     control = Control(args.registry, hello, lambda: dict(state), beat_s=0.05)
     control.start()
     welcome = control.welcome(30)
-    with open(args.blame, "wb") as blame:
-        blame.write(b"numbers:3\0")
+    current = Current(args.stage, worker="", lane_names={0: "numbers"}, run_key=0, run_folder=Path())
+    blame = Blame(Path(args.blame), current)
+    blame.note(Run(0, 0, (), 5), 3)
     once = os.path.join(welcome["run_folder"], f"once-{welcome['worker']}")
     behave(args.stage, once, control, inc)
     state |= {"state": "live", "counters": {"in": 5, "done": 5, "out": 5, "busy_s": 3.0, "starved_s": 1.0}}

@@ -11,6 +11,7 @@ from tests.simulation.reference import expected
 from tests.simulation.stagecode import Database, plan_of, targets
 from zpipe.testing.faults import Faults
 from zpipe.testing.simulator import World
+from zpipe.values.plan import Plan
 
 TIME_LIMIT_S = 40.0  # simulated; the longest run that ends takes a third of it
 
@@ -56,14 +57,17 @@ def play(
     except AssertionError as error:
         end = f"crash: {error!r}"
     wanted = expected(steps, plan)
-    verdict, detail = _judge(end, wanted, database, plan)
+    if world.stopping:
+        verdict, detail = _judge_stopped(end, wanted, database, plan)
+    else:
+        verdict, detail = _judge(end, wanted, database, plan)
     if verdict == "ok" and world.peak_unconsumed > limits.window_max:
         verdict, detail = "over memory", f"{world.peak_unconsumed} unconsumed items on a link"
     committed = sum(len(rows) for rows in database.rows.values())
     return Outcome(seed, make.__name__, verdict, detail, world.deaths, committed, world.now_s)
 
 
-def _judge(end: str, wanted: dict[str, list[tuple[str, Any]]], database: Database, plan: Any) -> tuple[str, str]:
+def _judge(end: str, wanted: dict[str, list[tuple[str, Any]]], database: Database, plan: Plan) -> tuple[str, str]:
     if end.startswith("crash"):
         return "crash", end
     if database.conflicts:
@@ -83,4 +87,27 @@ def _judge(end: str, wanted: dict[str, list[tuple[str, Any]]], database: Databas
             return "order", f"{sink}: {database.order[sink]} is not source order"
     if end == "hung":
         return "hung", "all committed, but no end"
+    return "ok", ""
+
+
+def _judge_stopped(
+    end: str, wanted: dict[str, list[tuple[str, Any]]], database: Database, plan: Plan
+) -> tuple[str, str]:
+    """Judge a run that was told to stop: it ends, in order, and what finishes has finished."""
+    if end != "complete":
+        return end.partition(":")[0], end
+    grouped = {plan.origins[lane] for stage in plan.stages if stage.memory and stage.outputs for lane, _ in stage.depths}
+    for sink, pairs in wanted.items():
+        stage, rows = plan.stage(sink), database.rows.get(sink, {})
+        above = [plan.stages[plan.edges[number].from_] for number in stage.inputs]
+        if any("finish" in up.hooks for up in above) and not any("trained" in v for v in rows.values()):
+            return "early end", f"{sink}: finish was not called"
+        if grouped & {plan.origins[lane] for lane, _ in stage.depths}:
+            continue  # which groups there are depends on when the run was stopped
+        if extra := rows.keys() - {path for path, _ in pairs}:
+            return "twice", f"{sink}: not expected {sorted(extra)[:3]}"
+        if wrong := [path for path, value in pairs if path in rows and repr(rows[path]) != repr(value)]:
+            return "lost", f"{sink}: {wrong[0]} is {rows[wrong[0]]!r}"
+        if stage.memory and database.order[sink] != [path for path, _ in pairs if path in rows]:
+            return "order", f"{sink}: {database.order[sink]} is not source order"
     return "ok", ""

@@ -86,11 +86,11 @@ def test_any_body_raises_nothing_but_a_protocol_error(data: bytes, n: int, array
 def test_a_flipped_bit_in_an_item_raises_nothing_but_a_protocol_error(
     item: Any, array: Any, draw: st.DataObject
 ) -> None:
-    head = bytearray(body.encode_item([item, array, {"big": np.zeros(8192, "u1")}]).head)
+    head = bytearray(body.encode_item([item, array, {"big": np.zeros(65536, "u1")}]).head)
     bit = draw.draw(st.integers(0, 8 * len(head) - 1))
     head[bit // 8] ^= 1 << bit % 8
     try:
-        body.decode_item(body.Encoded(bytes(head), (memoryview(bytes(8192)),), True))
+        body.decode_item(body.Encoded(bytes(head), (memoryview(bytes(65536)),), True))
     except ProtocolError:
         pass
 
@@ -122,15 +122,15 @@ def test_a_time_in_another_zone_is_the_same_moment() -> None:
 
 
 def test_a_large_array_travels_as_it_lies_in_memory() -> None:
-    array = np.arange(2048, dtype="<u4")
+    array = np.arange(16384, dtype="<u4")
     encoded = body.encode_item([array])
     assert np.shares_memory(np.asarray(encoded.buffers[0]), array)
-    assert encoded.nbytes == len(encoded.head) + 8192
+    assert encoded.nbytes == len(encoded.head) + 65536
 
 
 def test_an_array_one_byte_below_the_limit_travels_inline() -> None:
-    assert body.encode_item(np.zeros(8191, "u1")).buffers == ()
-    assert len(body.encode_item(np.zeros(8192, "u1")).buffers) == 1
+    assert body.encode_item(np.zeros(65535, "u1")).buffers == ()
+    assert len(body.encode_item(np.zeros(65536, "u1")).buffers) == 1
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_large_array_in_any_layout_arrives_equal(turn: Callable[[Any], Any]) -
 
 
 def test_large_arrays_past_the_limit_of_buffers_travel_inline() -> None:
-    encoded = body.encode_item([np.full(8192, i % 256, "u1") for i in range(1026)])
+    encoded = body.encode_item([np.full(65536, i % 256, "u1") for i in range(1026)])
     assert len(encoded.buffers) == 1024
     assert [a[0] for a in body.decode_item(encoded)] == [i % 256 for i in range(1026)]
 
@@ -217,7 +217,7 @@ def test_an_item_within_itself_is_refused() -> None:
 
 def test_an_item_after_one_that_failed_is_not_touched_by_it() -> None:
     with pytest.raises(EncodeError):
-        body.encode_item([np.zeros(8192, "u1"), object()])
+        body.encode_item([np.zeros(65536, "u1"), object()])
     encoded = body.encode_item([1])
     assert (encoded.head, encoded.buffers, encoded.arrays) == (b"\x91\x01", (), False)
 

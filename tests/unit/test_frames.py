@@ -163,8 +163,8 @@ def test_a_received_array_goes_on_with_its_buffer() -> None:
 
 
 def test_a_received_run_knows_its_bytes() -> None:
-    run = through(one(np.zeros(10000, "u1"))).run
-    assert run.nbytes == len(run.body) + 10000
+    run = through(one(np.zeros(100_000, "u1"))).run
+    assert run.nbytes == len(run.body) + 100_000
 
 
 def test_a_received_body_is_a_view_into_its_frame() -> None:
@@ -186,5 +186,5 @@ def test_frames_may_be_any_buffer() -> None:
 
 
 def test_a_single_item_under_a_mark_that_marks_nothing_keeps_its_buffers() -> None:
-    back = through(one(np.ones(8192, "u1"), marks=b"\0"))
-    assert int(body.decode_run(back.run)[0].sum()) == 8192
+    back = through(one(np.ones(65536, "u1"), marks=b"\0"))
+    assert int(body.decode_run(back.run)[0].sum()) == 65536

@@ -210,7 +210,8 @@ class Inlet:
     def served(self, seconds: float, items: int) -> None:
         """Note how long a call took, to size the windows."""
         each = seconds / items
-        self.service_s = each if self.service_s is None else 0.8 * self.service_s + 0.2 * each
+        weight = max(0.2, items / (items + 16))  # many items say more than one
+        self.service_s = each if self.service_s is None else self.service_s + weight * (each - self.service_s)
 
     def _grant(self, link: InLink) -> None:
         limits = self.limits

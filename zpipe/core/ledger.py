@@ -17,12 +17,13 @@ from zpipe.values.paths import Run
 class Record:
     """One run that arrived, from its first address to its settlement."""
 
-    __slots__ = ("addresses", "closed", "ledger", "pend", "run")
+    __slots__ = ("addresses", "closed", "key", "ledger", "pend", "run")
 
     def __init__(self, ledger: Ledger, address: Address, run: Run) -> None:
         self.ledger = ledger
         self.addresses = [address]
         self.run = run
+        self.key = key_of(run)
         self.pend = 0
         self.closed = False
 
@@ -43,7 +44,7 @@ class Ledger:
         self.repeats = 0
 
     def arrived(self, address: Address, run: Run) -> None:
-        key = run.key
+        key = key_of(run)
         if key in self.recent:
             self.repeats += run.n
             address.consume()
@@ -83,7 +84,7 @@ class Ledger:
                 self.settled(record)
 
     def settled(self, record: Record) -> None:
-        key = record.run.key
+        key = record.key
         del self.records[key]
         self.recent[key] = None
         if len(self.recent) > self.limits.recent:
@@ -97,3 +98,8 @@ class Ledger:
 
     def wants(self) -> set[int]:
         return set()
+
+
+def key_of(run: Run) -> tuple[object, ...]:
+    """Identify what a worker knows already: a source that stops in its next life has an end where it had an item."""
+    return (run.key, run.marks)

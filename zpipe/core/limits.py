@@ -8,7 +8,7 @@ class Limits:
     """Bounds of one worker.  Counts are items, sizes bytes, times seconds."""
 
     frame_items: int = 64  # most items in one frame
-    frame_bytes: int = 64 * 1024  # a frame is sent when its items reach this
+    frame_bytes: int = 512 * 1024  # a frame is sent when its items reach this
     frame_s: float = 0.0005  # or when its first item has waited this long
     window_max: int = 4096  # most unconsumed items on a link
     commit_items: int = 256  # items that a sink's commit may cover

@@ -13,6 +13,8 @@ from typing import Any
 
 from zpipe.values.paths import Mark, Path
 
+OVER = 2**64 - 1  # the position at which the cursor of a lane stands that has ended
+
 
 class Order:
     """A cursor in source order over all lanes into one stage.
@@ -59,6 +61,7 @@ class Order:
             self.resting.add(lane)
         elif closing == Mark.FIN:
             self.ended.add(lane)
+            self.next[lane] = self._first(lane, (OVER,))
         elif lane in self.hooks:
             return None  # a hook lane goes on until it closes
         return self._pass_turn(lane)

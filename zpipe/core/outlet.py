@@ -17,7 +17,6 @@ from zpipe.wire.frames import Ack
 
 PRESSES_MAX = 4  # probes without an answer beyond which news of `blocked` waits for its turn
 PROBE_MAX_S = 10.0  # between two probes of a receiver from which nothing is heard
-UNHEARD_MAX = 30  # as far as unanswered probes are counted
 
 
 class Parent(Protocol):
@@ -304,7 +303,7 @@ class Outlet:
     def _probe_s(self, link: Link) -> float:
         """Return the pause between probes: it grows while a receiver is in a call, whose inbox is not endless."""
         pause_s = self.limits.sync_s if link.unsettled else 10 * self.limits.sync_s
-        return max(pause_s, min(self.limits.sync_s * 2.0**link.unheard, PROBE_MAX_S))
+        return max(pause_s, min(self.limits.sync_s * link.unheard, PROBE_MAX_S))
 
     def press(self, now_s: float, pressed: bool) -> None:
         """Tell the stages below, at once, whether the sources above wait for acks."""
@@ -316,7 +315,7 @@ class Outlet:
 
     def _sync(self, now_s: float, link: Link) -> None:
         link.synced_s = now_s
-        link.unheard = min(link.unheard + 1, UNHEARD_MAX)
+        link.unheard += 1
         self.sync(link, link.sent)  # now: what is decided after this goes out after it
 
     def quiet(self) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 RAW_CODE = 0x4E  # the extension type that stands for a raw buffer
-RAW_MIN = 8 * 1024  # bytes from which on an array travels as a raw buffer of its own
+RAW_MIN = 64 * 1024  # bytes from which on an array travels as a raw buffer: below, a copy is cheaper than a frame
 RAW_MAX = 2**30  # bytes of one raw buffer: the largest frame a reader takes
 DIMS_MAX = 32
 
