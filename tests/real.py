@@ -23,6 +23,7 @@ import psutil
 
 ROOT = Path(__file__).parents[1]
 DEADLINE_S = 120.0  # for what takes a second on an idle machine
+LOOK_S = 0.01  # how often to look at what a living process has printed
 MARK = "ZPIPE_TEST_MARK"  # in the environment of all that a place has started
 
 
@@ -74,6 +75,16 @@ class Command:
             select.select([fd], [], [], timeout_s)
             os.close(fd)
         return self.process.poll() is not None
+
+    def says(self, words: str, deadline_s: float = DEADLINE_S) -> str:
+        """Wait until a line on stderr holds these words, and return it.  Raises TimeoutError."""
+        end_s = time.monotonic() + deadline_s
+        over = False
+        while not (found := [line for line in self.printed(1).splitlines() if words in line]):
+            if over or time.monotonic() > end_s:
+                raise TimeoutError(f"{words!r} was not said: {self.printed(1)}")
+            over = self.ends_within(LOOK_S)
+        return found[0]
 
     def printed(self, which: int) -> str:
         """Return what was printed so far on stdout (0) or stderr (1)."""

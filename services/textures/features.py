@@ -29,8 +29,10 @@ def describe(pixels: npt.NDArray[np.uint8]) -> Floats:
     size = pixels.shape[0]
     grey = (pixels.reshape(-1, 3).astype(np.float32) @ _LUMA).reshape(size, size)
     # Every fourth pixel each way is enough for a spread. No means: light changes across a photograph.
-    red, green, blue = pixels[::4, ::4].reshape(-1, 3).T.astype(np.float32, order="C") / np.float32(255)
-    spreads = np.stack([red - green, green - blue]).std(axis=1)
+    few = pixels[::4, ::4].astype(np.float32)
+    colour = (few[..., :2] - few[..., 1:]).reshape(-1, 2) / np.float32(255)
+    centred = colour - colour.mean(axis=0)
+    spreads = np.sqrt(np.square(centred).mean(axis=0))
     return np.concatenate([spectrum(grey), spreads])
 
 

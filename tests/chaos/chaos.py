@@ -94,7 +94,7 @@ def play(seed: int, *, count: int = 20_000, each: int = 4, more: int = 4, betwee
         if run.process.returncode != 0:
             out.faults.append(f"exit {run.process.returncode}: {run.printed(1).strip().splitlines()[-1]}")
         if missed:
-            out.faults.append(f"ended before {len(missed)} of the kills: {missed}")
+            out.faults.append(f"ended before {len(missed)} of the kills, from {missed[0]} on")
         if left := place.left():
             out.faults.append(f"left behind: {left}")
         _judge(folder, count, between, out)

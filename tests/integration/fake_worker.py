@@ -39,7 +39,7 @@ def main() -> int:
     welcome = control.welcome(30)
     current = Current(args.stage, worker="", lane_names={0: "numbers"}, run_key=0, run_folder=Path())
     blame = Blame(Path(args.blame), current)
-    blame.note(Run(0, 0, (), 5), 3)
+    blame.note(Run(0, 0, (), 5, None), 3)
     once = os.path.join(welcome["run_folder"], f"once-{welcome['worker']}")
     behave(args.stage, once, control, inc)
     state |= {"state": "live", "counters": {"in": 5, "done": 5, "out": 5, "busy_s": 3.0, "starved_s": 1.0}}

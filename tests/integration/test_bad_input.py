@@ -239,15 +239,12 @@ def test_a_registry_that_is_not_there_is_one_line(place: Place) -> None:
 
 def test_a_worker_of_another_version_is_refused_in_one_line(place: Place) -> None:
     registry = place.start("registry", place.pipeline(chain("numbers", "out")))
-    notes: list[Path] = []
-    wait_until(lambda: notes.extend(place.runtime.rglob("*.json")) or notes)
-    wait_until(lambda: notes[0].read_text().endswith("}"))
-    address = json.loads(notes[0].read_text())["address"]
+    address = registry.says("registry tcp://").split()[2].rstrip(",")
     hello = {"t": "HELLO", "inc": 7, "stage": "out", "slot": None, "pid": 1, "host": "h", "proto": [9, 0]}
     with Client(address) as client, pytest.raises(RegistryError) as refused:
         client.request(hello, 20.0)
     registry.interrupt()
-    wait_until(lambda: "again to stop now" in registry.printed(1))
+    registry.says("again to stop now")
     registry.interrupt()
     assert registry.wait().code == 130
     assert refused.value.code == 426
@@ -292,7 +289,7 @@ def test_a_call_that_never_returns_is_named_by_ps_and_ended_by_the_second_ctrl_c
 
     wait_until(is_shown)
     run.interrupt()
-    wait_until(lambda: "again to stop now" in run.printed(1))
+    run.says("again to stop now")
     run.interrupt()
     done = run.wait()
     assert float(str(seen[0]["age_s"])) > 0

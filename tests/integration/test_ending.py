@@ -8,7 +8,7 @@ import signal
 import psutil
 
 from tests.integration.test_runs import balanced, chain
-from tests.real import Bell, Command, Place, lines, wait_until
+from tests.real import Bell, Command, Place, lines
 
 COUNT = 100_000  # more than any of these runs lasts for
 
@@ -71,7 +71,7 @@ def test_the_second_ctrl_c_ends_the_run_at_once(place: Place) -> None:
     run = place.start("run", place.pipeline(stages))
     bell.wait()
     run.interrupt()
-    wait_until(lambda: "again to stop now" in run.printed(1))
+    run.says("again to stop now")
     run.interrupt()
     assert run.wait().code == 130
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.real import Place, lines, rows, wait_until
+from tests.real import Place, lines, rows
 
 OUT = '{ path = "out.jsonl" }'
 
@@ -249,17 +249,10 @@ def test_items_travel_over_tcp_alone(place: Place) -> None:
 def test_workers_join_a_registry_by_its_address(place: Place) -> None:
     pipeline = place.pipeline(chain("numbers", "double", "out", numbers="args = { count = 500 }"))
     registry = place.start("registry", pipeline)
-    address = _address(place)
+    address = registry.says("registry tcp://").split()[2].rstrip(",")
     workers = [place.start("worker", stage, "--registry", address) for stage in ("out", "double", "numbers")]
     more = place.start("worker", "double", "--registry", address, "-n", "2")
     done = registry.wait()
     assert done.code == 0, done.err
     assert [worker.wait().code for worker in (*workers, more)] == [0, 0, 0, 0]
     assert lines(done.folder / "out.jsonl") == [2 * k for k in range(500)]
-
-
-def _address(place: Place) -> str:
-    notes: list[Path] = []
-    wait_until(lambda: notes.extend(place.runtime.rglob("*.json")) or notes)
-    wait_until(lambda: notes[0].read_text().endswith("}"))
-    return str(json.loads(notes[0].read_text())["address"])

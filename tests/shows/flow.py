@@ -209,7 +209,7 @@ def stuck() -> Iterator[Shown]:
         run.ends_within(2.0)  # a second warning would come now
         warnings = run.printed(1).count(wanted)
         run.interrupt()
-        wait_until(lambda: "again to stop now" in run.printed(1))
+        run.says("again to stop now")
         interrupted_s = time.monotonic()
         run.interrupt()
         done = run.wait()

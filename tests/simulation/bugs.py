@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from zpipe.core.inlet import Address, Inlet, InLink
-from zpipe.core.ledger import Ledger, Record
-from zpipe.core.memory import Memory
+from zpipe.core.ledger import Ledger, Record, key_of
+from zpipe.core.memory import Held, Memory
 from zpipe.core.outlet import Link, Out, Outlet
 from zpipe.core.source import Partition, Position, Source
 from zpipe.core.work import Job
@@ -16,7 +16,7 @@ from zpipe.core.worker import Worker
 from zpipe.processes.caller import Caller, Joiner
 from zpipe.stages import Made
 from zpipe.testing.simulator import World
-from zpipe.values.paths import Mark, Run
+from zpipe.values.paths import Mark, Path, Run
 from zpipe.wire.frames import Ack
 
 
@@ -43,7 +43,7 @@ class AcksWhenCalled(Ledger):
 
 class ForgetsRepeats(Ledger):
     def arrived(self, address: Address, run: Run) -> None:
-        if run.key in self.records:
+        if key_of(run) in self.records:
             address.consume()
             return
         super().arrived(address, run)
@@ -100,6 +100,22 @@ class GrantsByDelta(Inlet):
     def _grant(self, link: InLink) -> None:
         super()._grant(link)
         link.limit += link.window
+
+
+class ForgetsTheLate(Inlet):
+    """A sender that a roster left out and that lives on is not heard any more."""
+
+    def _link(self, src: int, gen: int) -> InLink | None:
+        return self.links.get(src)
+
+
+class EndsWhereItWasSaid(Memory):
+    """A lane ends at the position of its FIN only, though more has arrived from an earlier life."""
+
+    def _fin(self, expected: Path) -> tuple[Held | None, Path]:
+        if expected[0] in self.fins and self.fins[expected[0]][0] < expected[1]:
+            return None, expected
+        return super()._fin(expected)
 
 
 class ForgetsTheUnnamed(Inlet):
@@ -288,6 +304,8 @@ BUGS = tuple(
         (AcksWhenCalled, "an input is settled when everything derived from it is, not when its call returns"),
         (ForgetsRepeats, "a repeat of a run in progress attaches its address"),
         (SettlesWhatItSends, "an output is settled by an ack, not by a send"),
+        (ForgetsTheLate, "a link that a roster closed opens again when its sender goes on with it"),
+        (EndsWhereItWasSaid, "a source that stops may end below what its last life has sent"),
         (TrustsEveryGeneration, "an ack of another generation is ignored"),
         (SeesNoGap, "an ack whose echo is above its got closes the link"),
         (RedeliversNothing, "what a dead link held is ready again"),

@@ -199,9 +199,10 @@ def drop_last(r: random.Random) -> list[Step]:
 
 def wide(r: random.Random) -> list[Step]:
     """A split with many children, below it what must hold them in order."""
+    size = r.randint(1, 3)
     return [
-        source(r, size=r.randint(1, 3)),
-        Step("a", "split", ("src",), r.randint(1, 3), fan=200),
+        Step("src", "source", size=size),
+        Step("a", "split", ("src",), r.randint(1, 3), fan=200 // size),
         Step("b", r.choice(("map", "batch", "shuffle")), ("a",), size=30),
         Step("sink", "sink", ("b",), ordered=True),
     ]

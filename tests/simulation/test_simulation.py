@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.simulation.bugs import BUGS
+from tests.simulation.bugs import BUGS, Bug
 from tests.simulation.play import play
 from tests.simulation.scenarios import SCENARIOS
 
@@ -40,6 +40,6 @@ def test_a_seed_plays_the_same_twice() -> None:
 
 
 @pytest.mark.parametrize("bug", [bug for bug in BUGS if bug.name not in SUBTLE], ids=lambda bug: bug.name)
-def test_a_planted_bug_is_caught(bug) -> None:
+def test_a_planted_bug_is_caught(bug: Bug) -> None:
     outcomes = (play(seed, world_type=bug.world) for seed in range(QUICK_PER_BUG))
     assert any(outcome.verdict != "ok" for outcome in outcomes), bug.rule

@@ -20,8 +20,9 @@ NEWS_MAX = 8  # acks of nothing but quiet and wants, to a sender that is not hea
 class InLink:
     """The receiving end of a link."""
 
-    __slots__ = ("acks", "base", "consumed", "consumed_bytes", "dirty", "edge", "gen", "got", "got_bytes", "limit",
-                 "limit_bytes", "news", "open", "pressed", "ranges", "reported", "seen_hi", "src", "window")  # fmt: skip
+    __slots__ = ("acks", "base", "consumed", "consumed_bytes", "dirty", "edge", "gen", "got", "got_bytes",
+                 "limit", "limit_bytes", "news", "open", "pressed", "ranges", "reported", "seen_hi", "src",
+                 "window")  # fmt: skip
 
     def __init__(self, src: int, gen: int, edge: int, acks: tuple[str, ...]) -> None:
         self.src = src

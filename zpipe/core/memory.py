@@ -164,7 +164,9 @@ class Memory:
             return None, expected
         _, held = self.fins.pop(lane)
         if held.run.path(held.i) != expected[:2]:
-            run = Run(lane, position, (), 1, [None], epoch=held.run.epoch, digest=held.run.digest, marks=bytes([Mark.FIN]))
+            run = Run(
+                lane, position, (), 1, [None], epoch=held.run.epoch, digest=held.run.digest, marks=bytes([Mark.FIN])
+            )
             held = Held(held.address, run, 0)
         return held, expected[:2]
 

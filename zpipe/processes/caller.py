@@ -350,8 +350,8 @@ class Caller:
             here.position = partition.at.epoch_start + k
             if next(iterator, iterator) is iterator:
                 raise StageError(
-                    f"source {self.stage.name!r} ended after {k} items of epoch {here.epoch} where it made {skip} before: "
-                    "a source that is replayed must make the same items again, or say replay = 'no'"
+                    f"source {self.stage.name!r} ended after {k} items of epoch {here.epoch} where it made {skip} "
+                    "before: a source that is replayed must make the same items again, or say replay = 'no'"
                 )
         return iterator
 
