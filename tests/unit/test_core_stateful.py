@@ -222,8 +222,13 @@ class Lines(RuleBasedStateMachine):
 
     # What may happen.
 
-    @rule(n=FEW, nbytes=st.sampled_from((0, 10, 100)), mark=st.sampled_from((Mark.ITEM, Mark.ITEM, Mark.EPOCH)))
-    def make(self, n: int, nbytes: int, mark: Mark) -> None:
+    @rule(
+        n=FEW,
+        nbytes=st.sampled_from((0, 10, 100)),
+        mark=st.sampled_from((Mark.ITEM, Mark.ITEM, Mark.EPOCH)),
+        rounds=st.integers(0, 2),
+    )
+    def make(self, n: int, nbytes: int, mark: Mark, rounds: int) -> None:
         """Make items, or a mark; what an earlier life has made comes again."""
         life = self.lives[0]
         room = life.source.room(life.source.partitions[0])
@@ -244,6 +249,7 @@ class Lines(RuleBasedStateMachine):
         life.source.sent(stretch)
         life.worker.dispatch(self.now_s)
         self.carry(life)
+        self.flow(rounds)
 
     @rule(which=ANY, count=FEW)
     def hear(self, which: int, count: int) -> None:
@@ -444,7 +450,7 @@ class Lines(RuleBasedStateMachine):
                 return
             self.wait(0.05)
             if self.lives[0].source.partitions[0].at.position < len(self.script):
-                self.make(5, 10, Mark.ITEM)
+                self.make(5, 10, Mark.ITEM, 0)
             self.flow(1)
         raise AssertionError("I16: without faults everything is settled")
 
@@ -649,9 +655,10 @@ class Remembers(RuleBasedStateMachine):
             return
         for k in range(len(self.stream.entries)):
             self.take_in(self.stream.run(k, 1))
-        while not self.memory.over:
+        for _ in range(2 * len(self.stream.entries)):
             self.call(5)
             self.i12_i13_every_item_is_called_once_and_in_source_order()
+        assert self.memory.over, "I16: what has arrived is called"
         self.memory.close_step(self.seen)
         self.deliver(0, len(self.waiting))
         self.save(dies=False)

@@ -13,7 +13,8 @@ from zpipe.values.context import Current
 from zpipe.values.paths import Run
 
 SIZE = 1024
-_TEXT = 16  # offset of the text, behind the number (8 bytes) and whether something runs (1 byte)
+_SETTLED = 9  # offset of whether this life has settled an input, behind the number (8 bytes) and what runs (1)
+_TEXT = 16
 
 
 class Blame:
@@ -25,6 +26,7 @@ class Blame:
         self.base = 0
         self.number: memoryview = memoryview(bytearray(8)).cast("Q")
         self.running: memoryview = memoryview(bytearray(1))
+        self.settled: memoryview = memoryview(bytearray(1))  # set to 1 once an input is settled
         self.map: mmap.mmap | None = None
         if path is not None:
             with open(path, "w+b") as file:
@@ -32,6 +34,7 @@ class Blame:
                 self.map = mmap.mmap(file.fileno(), SIZE)
             view = memoryview(self.map)
             self.number, self.running = view[:8].cast("Q"), view[8:9]
+            self.settled = view[_SETTLED : _SETTLED + 1]
 
     def note(self, run: Run, index: int) -> None:
         """Write down which item is about to be called."""
@@ -55,6 +58,12 @@ class Blame:
         """Nothing is being called."""
         self.run_at_hand = None
         self.running[0] = 0
+
+
+def has_settled(path: Path | None) -> bool:
+    """Tell whether a dead worker had settled an input in its life."""
+    noted = path.read_bytes() if path is not None and path.exists() else b""
+    return len(noted) == SIZE and bool(noted[_SETTLED])
 
 
 def read_blame(path: Path | None) -> str:

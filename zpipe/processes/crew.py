@@ -37,7 +37,7 @@ class Crew:
         self._tally = tally
         self._stages = stages
         self._event = on_event
-        self._settled: dict[str, int] = {}  # by the dead lives of each slot
+        self._settled: dict[str, int] = {}  # lives of each slot that had settled an input
         self._returning: dict[str, float] = {}  # seconds to wait once the registry knows
         self._left: dict[str, tuple[Death, float]] = {}  # exited 0 or 1 at that time
         self._absent: dict[int, float] = {}  # pids the registry no longer knows, since when
@@ -46,7 +46,7 @@ class Crew:
     def died(self, death: Death, now_s: float, *, by_chaos: bool = False) -> None:
         """Tell the registry of a death, and see to the next life; chaos counts against nobody."""
         name = death.slot.name
-        self._settled[name] = self._settled.get(name, 0) + self._tally.settled(death.pid)
+        self._settled[name] = self._settled.get(name, 0) + death.settled
         self._absent.pop(death.pid, None)
         self._registry.ask("DIED", now_s, **deaths.fields(death), **self._tally.inc(death.pid))
         self._tally.forget(death.pid)

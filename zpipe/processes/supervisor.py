@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zpipe.processes.blame import read_blame
+from zpipe.processes.blame import has_settled, read_blame
 from zpipe.values.errors import RunError
 
 GIVE_UP_DEATHS = 5
@@ -91,6 +91,7 @@ class Death:
     pid: int
     status: int
     running: str  # what it had noted before its call, "" when unknown
+    settled: bool = False  # whether it had settled an input in this life
 
     @property
     def how(self) -> str:
@@ -200,7 +201,8 @@ class Supervisor:
         if slot._pidfd is not None:
             os.close(slot._pidfd)
         slot._process = slot._pidfd = None
-        return Death(slot, process.pid, status, read_blame(slot.program.blame))
+        blame = slot.program.blame
+        return Death(slot, process.pid, status, read_blame(blame), has_settled(blame))
 
 
 def describe_status(status: int) -> str:

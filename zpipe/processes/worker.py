@@ -183,6 +183,7 @@ class WorkerProcess:
         activity: Any = None
         flushed_s = ticked_s = clock()
         frames = 0
+        begun = _progress(worker)
         while True:
             now_s = clock()
             if self.control.inbox or self.control.fenced:
@@ -219,6 +220,8 @@ class WorkerProcess:
                 worker.dispatch(now_s)
                 links.act(now_s)
                 flushed_s, frames = now_s, 0
+                if not caller.blame.settled[0] and _progress(worker) != begun:
+                    caller.blame.settled[0] = 1
                 if isinstance(worker.intake, Source):
                     self._publish_sources(worker)
             if (idle and worker.intake.idle) or blocked:
@@ -322,6 +325,13 @@ class WorkerProcess:
             "refused": (inlet.refused if inlet is not None else 0) + (self.links.refused if self.links else 0),
             "rss": _rss(), "saves": int(isinstance(intake, Memory) and intake.saves),
         }  # fmt: skip
+
+
+def _progress(worker: Worker) -> int:
+    """Return what grows with the first input that is settled: of a source, the watermarks."""
+    if isinstance(worker.intake, Source):
+        return sum(partition.watermark for partition in worker.intake.partitions.values())
+    return sum(link.base - 1 + len(link.ranges) for link in worker.inlet.links.values()) if worker.inlet else 0
 
 
 def _rss() -> int:
