@@ -41,8 +41,11 @@ class Made:
 class Grouping:
     """What the grouping stages share: `add` a member, `flush` the rest; `room` is what completes the open group.
 
-    The stage can be saved when no group is open, or with what `state` returns.
+    The stage can be saved when no group is open, or with what `state` returns.  One that `passes` its members on
+    as they are gets and gives them encoded.
     """
+
+    passes = False
 
     def __init__(self, size: int) -> None:
         if not isinstance(size, int) or size < 1:
@@ -105,6 +108,8 @@ class shuffle(Grouping):
 
     In: anything      Out: the same items.  Holds: size.  Errors: ConfigError when size < 1.
     """
+
+    passes = True
 
     def __init__(self, size: int, seed: int = 0) -> None:
         super().__init__(size)

@@ -2,7 +2,7 @@
 
 import zpipe as zp
 from services.textures.features import features
-from services.textures.judge import Evaluate, Winner, summary
+from services.textures.judge import Evaluate, Results, Winner
 from services.textures.photos import crops
 from services.textures.trainer import Train
 
@@ -16,8 +16,7 @@ def pipeline() -> zp.Pipeline:
         x
     )
     scores = zp.stage(Evaluate, args={"crops": 3000, "size": 128, "seed": 0})(fit)
-    lines = zp.stage(summary)(scores)
-    results = zp.stage("zpipe.sinks:jsonl", name="results", args={"path": "results.jsonl"}, ordered=True)(lines)
+    results = zp.stage(Results, args={"path": "results.jsonl"})(scores)
     winner = zp.stage(Winner, args={"path": "winner.npz"})(scores)
     return zp.Pipeline("textures", results, winner, defaults={"env": {"OMP_NUM_THREADS": "1"}})
 

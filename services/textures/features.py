@@ -30,9 +30,8 @@ def describe(pixels: npt.NDArray[np.uint8]) -> Floats:
     grey = (pixels.reshape(-1, 3).astype(np.float32) @ _LUMA).reshape(size, size)
     # Every fourth pixel each way is enough for a spread. No means: light changes across a photograph.
     few = pixels[::4, ::4].astype(np.float32)
-    colour = (few[..., :2] - few[..., 1:]).reshape(-1, 2) / np.float32(255)
-    centred = colour - colour.mean(axis=0)
-    spreads = np.sqrt(np.square(centred).mean(axis=0))
+    red, green, blue = few[..., 0], few[..., 1], few[..., 2]
+    spreads = np.array([(red - green).std(), (green - blue).std()], np.float32) / np.float32(255)
     return np.concatenate([spectrum(grey), spreads])
 
 

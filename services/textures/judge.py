@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
+import json
 import math
 import os
 from collections.abc import Iterable
@@ -63,6 +65,27 @@ class Item(Protocol):
     def value(self) -> Any: ...
 
 
+class Results:
+    """Keep one JSON line per learning rate in the file `path`, highest first, relative to the run folder.
+
+    In: what `Evaluate` gives.  Holds: nothing; the lines so far are read from the file, so a result that comes
+    twice, a kill at any moment and any order of results leave the same bytes.
+    """
+
+    def __init__(self, path: str = "results.jsonl") -> None:
+        self.path = Path(zp.run_folder()) / path
+
+    def commit(self, items: Iterable[Item]) -> None:
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        lines = {line["lr"]: line for line in map(json.loads, text.splitlines())}
+        lines |= {item.value["lr"]: summary(item.value) for item in items}
+        ranked = (lines[lr] for lr in sorted(lines, reverse=True))
+        _replace(self.path, "".join(json.dumps(line) + "\n" for line in ranked).encode())
+
+    def close(self) -> None:
+        """Release nothing: no file stays open between commits."""
+
+
 class Winner:
     """Keep the weights of the most accurate result in the file `path` (.npz), relative to the run folder.
 
@@ -77,7 +100,9 @@ class Winner:
     def commit(self, items: Iterable[Item]) -> None:
         best = max((item.value for item in items), key=_rank, default=None)
         if best is not None and _rank(best) > self._rank_on_file():
-            self._replace(best)
+            held = io.BytesIO()
+            np.savez(held, **{name: best[name] for name in ("lr", "accuracy")}, classes=CLASSES, **best["weights"])
+            _replace(self.path, held.getvalue())
 
     def close(self) -> None:
         """Release nothing: no file stays open between commits."""
@@ -89,14 +114,15 @@ class Winner:
         except FileNotFoundError:
             return (-1.0, 0.0)
 
-    def _replace(self, best: dict[str, Any]) -> None:
-        # Whole or not at all: a kill while writing leaves the old winner, and a .part to be overwritten.
-        part = self.path.with_name(self.path.name + ".part")
-        with part.open("wb") as file:
-            np.savez(file, **{name: best[name] for name in ("lr", "accuracy")}, classes=CLASSES, **best["weights"])
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self.path)
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: a kill leaves the old one, and a .part to be overwritten."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
 
 
 def fingerprint(weights: Weights) -> str:

@@ -9,7 +9,7 @@ class Limits:
 
     frame_items: int = 64  # most items in one frame
     frame_bytes: int = 512 * 1024  # a frame is sent when its items reach this
-    frame_s: float = 0.0005  # or when its first item has waited this long
+    frame_s: float = 0.001  # or when its first item has waited this long
     window_max: int = 4096  # most unconsumed items on a link
     commit_items: int = 256  # items that a sink's commit may cover
     flight_s: float = 0.002  # work a link may hold ready at its receiver, until the round trip is known

@@ -29,6 +29,7 @@ class Codec(Protocol):
 
     def encode(self, value: Any) -> Any: ...
     def decode(self, run: Run) -> list[Any]: ...
+    def parts(self, run: Run) -> list[Any]: ...
 
 
 class Committed:
@@ -158,7 +159,8 @@ class Caller:
 
     def _values(self, run: Run) -> list[Any]:
         if run.values is None:
-            run.values = self.codec.decode(run)
+            passes = self.grouping is not None and self.grouping.passes
+            run.values = self.codec.parts(run) if passes else self.codec.decode(run)
         return run.values
 
     # -- forms --------------------------------------------------------------------------------------
@@ -262,7 +264,9 @@ class Caller:
 
     def _send(self, joiner: Joiner, made: Iterable[Made]) -> None:
         for entry in made:
-            part = None if entry.mark else self._encode_made(entry.value, f"the group at {entry.path[1:]}")
+            part = entry.value
+            if not entry.mark and not (self.grouping is not None and self.grouping.passes):
+                part = self._encode_made(part, "a group")
             joiner.add(entry.path, entry.digest, entry.epoch, entry.mark, part)
 
     def _commit(self, job: Job) -> Iterator[None]:

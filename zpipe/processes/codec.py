@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zpipe.values.paths import Run
-from zpipe.wire.body import Encoded, decode_item, decode_run, encode_item
+from zpipe.wire.body import Encoded, decode_item, decode_run, encode_item, parts_of
 
 
 class WireCodec:
@@ -20,3 +20,7 @@ class WireCodec:
         if run.parts is None:
             return decode_run(run)
         return [None if part is None else decode_item(part) for part in run.parts]
+
+    def parts(self, run: Run) -> list[Encoded | None]:
+        """Take a run apart without decoding its items.  Raises ProtocolError."""
+        return parts_of(run) if run.parts is None else run.parts

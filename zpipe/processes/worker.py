@@ -43,6 +43,7 @@ GOODBYE_S = 2.0  # for its last
 IDLE_S = 0.05  # links are probed this often
 IDLE_MS = 50  # longest sleep
 RETRY_MS = 2  # sleep while something could not be sent yet
+GC_THRESHOLD = (20_000, 20, 20)
 KEPT_BYTES = 64 * 1024 * 1024  # free memory that stays with the process; the largest block taken from it is half
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
@@ -142,7 +143,8 @@ class WorkerProcess:
                 self.caller.restore(save.state)
         self.state = "live"
         self.control.beat_now()
-        gc.freeze()  # what was imported stays: the collector need not look at it again
+        gc.freeze()  # what was imported stays: the collector need not look at it again,
+        gc.set_threshold(*GC_THRESHOLD)  # nor at every seven hundredth object of items that come and go
         return target
 
     def _save(self, saves: Saves, save: Any) -> None:

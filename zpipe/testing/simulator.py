@@ -54,6 +54,10 @@ class PlainCodec:
         assert run.parts is not None
         return [None if part is None else part.value for part in run.parts]
 
+    def parts(self, run: Run) -> list[Any]:
+        assert run.parts is not None
+        return run.parts
+
 
 class Killed(Exception):
     """A node died between two actions."""

@@ -16,7 +16,7 @@ import pytest
 import zpipe
 from services.textures import photos
 from services.textures.features import RINGS, WIDTH, describe, features, spectrum
-from services.textures.judge import Evaluate, Winner, fingerprint, summary
+from services.textures.judge import Evaluate, Results, Winner, fingerprint, summary
 from services.textures.photos import CLASSES, crops, held_out_crops
 from services.textures.trainer import LAYERS, Train, learn, predict
 
@@ -270,6 +270,18 @@ def test_the_most_accurate_result_is_kept_whatever_the_order(run_folder: Path) -
         for item in order:
             Winner().commit([item])  # a new life each time
         assert winner_of(run_folder / "winner.npz") == 0.01
+
+
+def test_the_lines_are_the_same_bytes_whatever_the_order_and_how_often(run_folder: Path) -> None:
+    results = [Item("a", scored(0.1, 0.97)), Item("b", scored(0.01, 0.99)), Item("c", scored(0.001, 0.95))]
+    Results().commit(results)
+    expected = (run_folder / "results.jsonl").read_bytes()
+    for order in itertools.permutations(results):
+        (run_folder / "results.jsonl").unlink()
+        for item in (*order, order[0]):
+            Results().commit([item])  # a new life each time
+        assert (run_folder / "results.jsonl").read_bytes() == expected
+    assert [json.loads(line)["lr"] for line in expected.splitlines()] == [0.1, 0.01, 0.001]
 
 
 def test_of_equally_accurate_results_the_lowest_lr_wins(run_folder: Path) -> None:
