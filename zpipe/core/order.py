@@ -72,10 +72,13 @@ class Order:
         if going:
             self.turn = next((other for other in going if other > lane), going[0])
             return None
+        over = self.ended.issuperset(self.lanes)
+        if over:
+            done = self.ended  # a hook lane that rests will still say what `finish` makes
         self.turn = next((hook for hook in self.hooks if hook not in done), None)
         if self.turn is not None:
             return None
-        if self.ended.issuperset(self.lanes):
+        if over:
             return "over"
         self.epoch += 1
         self.resting.clear()

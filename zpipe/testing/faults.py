@@ -57,7 +57,7 @@ def strike(world: World) -> None:
                 pipe.queue.clear()
                 pipe.cut = True
     if rnd.random() < faults.losses * TICK_S and node.data_pipes:
-        rnd.choice(list(node.data_pipes.values())).losing += 1
+        rnd.choice(list(node.data_pipes.values())).losing = 1  # each probe that is lost makes the next one later
     if rnd.random() < faults.registry_kills * TICK_S:
         world.registry_up_s = world.now_s + faults.registry_down_s
     if rnd.random() < faults.omissions * TICK_S:

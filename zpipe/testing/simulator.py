@@ -395,7 +395,10 @@ class World:
         return True
 
     def _arrive(self, pipe: Pipe) -> None:
-        if not pipe.queue or pipe.queue[0][0] > self.now_s:
+        if not pipe.queue:
+            return
+        if pipe.queue[0][0] > self.now_s:  # held up by a pause: every message keeps its event
+            self.at(pipe.queue[0][0], self._arrive, pipe)
             return
         node = self.nodes.get(pipe.to)
         if node is None:
