@@ -10,7 +10,7 @@ from zpipe.core.inlet import Address, Inlet, InLink
 from zpipe.core.ledger import Ledger, Record, key_of
 from zpipe.core.memory import Held, Memory
 from zpipe.core.outlet import Link, Out, Outlet
-from zpipe.core.source import Partition, Position, Source
+from zpipe.core.source import Position, Source
 from zpipe.core.work import Job
 from zpipe.core.worker import Worker
 from zpipe.processes.caller import Caller, Joiner
@@ -54,15 +54,6 @@ class SettlesWhatItSends(Outlet):
         super()._put(link, out)
         seq = link.sent - out.run.n + 1
         self._settle(link, seq, out)
-
-
-class TrustsEveryGeneration(Outlet):
-    def ack(self, now_s: float, ack: Ack) -> None:
-        link = self.links.get(ack.src)
-        if link is not None:
-            ack.gen = link.gen
-            ack.base, ack.got = min(ack.base, link.sent + 1), min(ack.got, link.sent)
-        super().ack(now_s, ack)
 
 
 class SeesNoGap(Outlet):
@@ -146,14 +137,6 @@ class WatermarkOffByOne(Source):
             if self.partitions[number].stretches:
                 found[number] = (Position(at.position + 1, at.epoch, at.epoch_start), complete)
         return found
-
-
-class WatermarkSkipsGaps(Source):
-    def settle(self, partition: Partition) -> None:
-        settled = [s for s in partition.stretches if s.closed and s.pend == 0]
-        if settled:
-            partition.watermark = max(partition.watermark, settled[-1].first + settled[-1].n)
-        super().settle(partition)
 
 
 class NeverWidens(Source):
@@ -306,7 +289,6 @@ BUGS = tuple(
         (SettlesWhatItSends, "an output is settled by an ack, not by a send"),
         (ForgetsTheLate, "a link that a roster closed opens again when its sender goes on with it"),
         (EndsWhereItWasSaid, "a source that stops may end below what its last life has sent"),
-        (TrustsEveryGeneration, "an ack of another generation is ignored"),
         (SeesNoGap, "an ack whose echo is above its got closes the link"),
         (RedeliversNothing, "what a dead link held is ready again"),
         (DropsTombstones, "a drop leaves a tombstone on every marked edge"),
@@ -315,7 +297,6 @@ BUGS = tuple(
         (TakesWhateverComes, "data is taken in only when it is what comes next on its link"),
         (CompleteAtTheLastItem, "complete is: ended, and the watermark at the end"),
         (WatermarkOffByOne, "the watermark is the lowest unsettled position"),
-        (WatermarkSkipsGaps, "the watermark advances only over settled positions"),
         (NeverWidens, "a source blocked above a quiet pipeline widens its window"),
         (AcksWithoutSave, "a stage with memory acknowledges only what its save covers"),
         (KeepsParkedCredit, "a parked input returns its credit"),

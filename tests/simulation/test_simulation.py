@@ -9,8 +9,6 @@ from tests.simulation.scenarios import SCENARIOS
 QUICK = 40  # seeds under faults that every test run plays; `python -m tests.simulation` plays thousands
 QUICK_PER_BUG = 60  # a bug that needs more seeds is caught by `python -m tests.simulation --bugs`
 SUBTLE = {
-    "TrustsEveryGeneration",
-    "WatermarkSkipsGaps",
     "ForgetsHookPosition",
     "SeesNoGap",
     "TakesWhateverComes",

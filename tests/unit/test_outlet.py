@@ -347,6 +347,7 @@ def test_a_receiver_that_waits_to_be_dialled_again_is_not_dialled_by_a_roster() 
     assert bench.dials == [(7, 1)]
 
 
+@pytest.mark.xfail(strict=True, reason="the pause doubles twice for each dial: in `tick` and in `lost`")
 def test_pauses_before_a_redial_double_to_their_limit_until_an_ack_comes() -> None:
     bench = Bench(limits=Limits(redial_s=0.5, dial_s=2.0))
     link = bench.link(7)
@@ -360,7 +361,7 @@ def test_pauses_before_a_redial_double_to_their_limit_until_an_ack_comes() -> No
         assert 7 not in bench.outlet.links
         bench.outlet.tick(when_s)
         link, now_s = bench.outlet.links[7], when_s
-    assert pauses == [0.5, 2.0, 2.0, 2.0]
+    assert pauses == [0.5, 1.0, 2.0, 2.0]
     bench.ack(7, gen=link.gen)
     bench.outlet.lost(now_s, link)
     assert bench.outlet.redial[7] == (now_s + 0.5, 1.0)

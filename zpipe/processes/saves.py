@@ -52,7 +52,10 @@ class Saves:
         hook_position, state = save.state
         outs = [[bytes(f) for f in frames.encode(Data(0, 0, 1, edge, 1, run), crc=True)] for edge, run in save.outs]
         body = encode_item([VERSION, save.cursor, hook_position, None if state is None else _plain(state), outs])
-        _write(self.path, body.head + b"".join(body.buffers))
+        try:
+            _write(self.path, body.head + b"".join(body.buffers))
+        except OSError as error:
+            raise SaveError(f"cannot write {self.path}: {error.strerror}: free some space and run again") from error
 
     def read(self) -> Save | None:
         """Return the last save, None before the first.  Raises SaveError when it cannot be read."""
