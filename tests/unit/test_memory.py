@@ -240,6 +240,45 @@ def test_a_job_holds_as_many_items_as_it_may() -> None:
     assert bench.call(limit=3) == [(0, 3), (0, 4)]
 
 
+def test_items_that_follow_are_called_as_one_stretch_and_cut_where_a_job_is_full() -> None:
+    bench = Bench()
+    address = bench.arrive((0, 0), n=5)
+    job = bench.take(3)
+    assert [(a, b) for _, a, b in job.stretches] == [(0, 3)]
+    assert (address.left, address.returned, bench.memory.queued_items) == (2, False, 2)
+    assert bench.call() == [(0, 3), (0, 4)]
+    assert (address.left, address.returned, bench.memory.queued_items) == (0, True, 0)
+
+
+def test_items_of_a_lane_that_takes_turns_are_called_one_by_one() -> None:
+    bench = Bench(0, 1)
+    bench.arrive((0, 0), n=2)
+    bench.arrive((1, 0), n=2)
+    assert bench.call() == [(0, 0), (1, 0), (0, 1), (1, 1)]
+
+
+def test_a_run_that_overlaps_what_is_held_is_called_once() -> None:
+    bench = Bench()
+    bench.arrive((0, 3), n=2)
+    bench.arrive((0, 0), n=4)
+    assert bench.call() == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4)]
+    assert (bench.memory.repeats, bench.memory.queued_items) == (1, 0)
+
+
+def test_tombstones_at_a_prefix_end_the_subtrees_of_all_of_them() -> None:
+    bench = Bench(depth=1)
+    bench.arrive((0, 0), TOMB, TOMB, TOMB)
+    bench.arrive((0, 3, 0))
+    assert bench.call() == [(0, 3, 0)]
+    assert [(run.path(0), run.marks) for run in bench.passed] == [((0, 0), b"\1\1\1")]
+
+
+def test_items_at_a_prefix_are_not_taken_for_what_is_below_it() -> None:
+    bench = Bench(depth=1)
+    bench.arrive((0, 0), n=2)
+    assert bench.memory.take(64) is None
+
+
 def test_marks_go_on_without_a_call_joined_where_they_follow() -> None:
     bench = Bench()
     bench.arrive((0, 0), TOMB, TOMB)

@@ -82,6 +82,31 @@ def test_a_tombstone_on_a_hook_lane_does_not_close_it() -> None:
     assert order.expects == (1, 1)
 
 
+def test_children_of_one_position_follow_each_other_whoever_takes_turns() -> None:
+    order = Order({0: 1, 1: 1}, (0, 1), ())
+    assert order.stride((0, 0, 0), 5) == 5
+    order.advance((0, 0, 0), ITEM, 5)
+    assert order.expects == (0, 0, 5)
+
+
+def test_positions_follow_each_other_on_a_lane_that_takes_no_turns() -> None:
+    order = flat(0, 1)
+    assert order.stride((0, 0), 5) == 1
+    walk(order, ((0, 0), ITEM), ((1, 0), FIN), ((0, 1), ITEM))
+    assert order.stride((0, 2), 5) == 5
+    order.advance((0, 2), TOMB, 5)
+    assert order.expects == (0, 7)
+    walk(order, ((0, 7), EPOCH))
+    assert order.stride((0, 8), 5) == 5
+
+
+def test_a_position_below_which_its_epoch_closed_stands_alone() -> None:
+    order = Order({0: 1}, (0,), ())
+    order.advance((0, 0, 0), EPOCH)
+    assert order.expects == (0, 0, 1)
+    assert order.stride((0, 0), 3) == 1
+
+
 def test_without_lanes_nothing_is_expected() -> None:
     assert Order({}, (), ()).expects is None
     assert Order({3: 0}, (), (3,)).expects is None

@@ -48,23 +48,24 @@ class Step:
 
 
 class Held:
-    """An item that has arrived: its run, the index in it, and the frame it came with."""
+    """Items that have arrived, or tombstones, one behind the other: a run, `n` in it from `i` on, and their frame."""
 
-    __slots__ = ("address", "i", "mark", "run")
+    __slots__ = ("address", "i", "mark", "n", "run")
 
-    def __init__(self, address: Address, run: Run, i: int) -> None:
+    def __init__(self, address: Address, run: Run, i: int, n: int = 1) -> None:
         self.address = address
         self.run = run
         self.i = i
+        self.n = n
         self.mark = run.mark(i)
 
     def follows(self, other: Held) -> bool:
-        """Tell whether this one may stand behind `other` in one run."""
+        """Tell whether these may stand behind `other` in one run."""
         mine, its = self.run, other.run
         if mine.digest != its.digest or mine.epoch != its.epoch:
             return False
         path, last = mine.path(self.i), its.path(other.i)
-        return path[:-1] == last[:-1] and path[-1] == last[-1] + 1
+        return path[:-1] == last[:-1] and path[-1] == last[-1] + other.n
 
 
 class Memory:
@@ -100,6 +101,7 @@ class Memory:
         self.repeats = 0
         self.saves = 0
         self._count = 0
+        self._queued = 0  # items and marks in the queue
 
     # -- arrival ------------------------------------------------------------------------------------
 
@@ -117,6 +119,10 @@ class Memory:
             return
         self._count += 1
         heappush(self.addresses[lane], (last, self._count, address))
+        if not self.held and self._is_next(run):
+            self._enqueue(Held(address, run, 0, run.n), run.path(0))
+            self._sequence()
+            return
         for i in range(run.n):
             path = run.path(i)
             if ends and i == run.n - 1 and lane not in order.ended and lane not in self.fins:
@@ -132,6 +138,18 @@ class Memory:
         # What fills no gap is parked: its credit returns at once, or the item it waits for might never come.
         if address.left == 0 or (ends and lane in self.fins) or any(run.path(i) in self.held for i in range(run.n)):
             address.consume()
+
+    def _is_next(self, run: Run) -> bool:
+        """Tell whether all of a run, items only or tombstones only, is what comes next."""
+        expected, path, marks = self.arrived_order.expects, run.path(0), run.marks
+        if expected is None or expected[: len(path)] != path:
+            return False
+        if marks is None:
+            if len(path) < len(expected):
+                return False
+        elif marks.count(Mark.TOMB) < run.n:
+            return False
+        return self.arrived_order.stride(path, run.n) == run.n
 
     def _sequence(self) -> None:
         """Move what is next in source order from `held` to the queue."""
@@ -150,8 +168,12 @@ class Memory:
                 held, at = self._fin(expected)
             if held is None:
                 return
-            self.queue.append(held)
-            order.advance(at, held.mark)
+            self._enqueue(held, at)
+
+    def _enqueue(self, held: Held, at: Path) -> None:
+        self.queue.append(held)
+        self._queued += held.n
+        self.arrived_order.advance(at, held.mark, held.n)
 
     def _fin(self, expected: Path) -> tuple[Held | None, Path]:
         """Return the end of the lane, and where it stands, if nothing need come before it.
@@ -183,19 +205,20 @@ class Memory:
         marks: list[Held] = []
         self.moved = self.moved or bool(self.queue)
         while self.queue and job.n < limit:
-            held = self.queue.popleft()
+            held = self._next(limit - job.n)
+            self._queued -= held.n
             if held.mark == Mark.ITEM:
-                job.add(held.run, held.i, held.i + 1)
+                job.add(held.run, held.i, held.i + held.n)
             else:
                 if marks and not held.follows(marks[-1]):
                     self._pass_on(marks)
                     marks = []
                 marks.append(held)
-                self.passed += 1
-            held.address.left -= 1
+                self.passed += held.n
+            held.address.left -= held.n
             if held.address.left == 0:
                 held.address.consume()
-            boundary = self.called_order.advance(held.run.path(held.i), held.mark)
+            boundary = self.called_order.advance(held.run.path(held.i), held.mark, held.n)
             if boundary is not None:
                 over = boundary == "over"
                 epoch = self.called_order.epoch - (not over)
@@ -207,10 +230,21 @@ class Memory:
             return job
         return self.take(limit) if self.boundary is not None else None
 
+    def _next(self, room: int) -> Held:
+        """Take from the queue what is first in it, of items at most `room`."""
+        first = self.queue[0]
+        if first.mark != Mark.ITEM or first.n <= room:
+            return self.queue.popleft()
+        held = Held(first.address, first.run, first.i, room)
+        first.i += room
+        first.n -= room
+        return held
+
     def _pass_on(self, marks: list[Held]) -> None:
         """Send marks that follow each other further down, as one run."""
         first = marks[0]
-        self.pass_on(first.run.like(first.i, [None] * len(marks), bytes(m.mark for m in marks)), self.step)
+        kinds = b"".join(bytes((held.mark,)) * held.n for held in marks)
+        self.pass_on(first.run.like(first.i, [None] * len(kinds), kinds), self.step)
 
     def done(self, job: Job) -> None:
         if job.kind in (Job.EPOCH, Job.FINISH):
@@ -292,4 +326,4 @@ class Memory:
 
     @property
     def queued_items(self) -> int:
-        return len(self.queue) + len(self.held)
+        return self._queued + len(self.held)

@@ -45,17 +45,32 @@ class Order:
         at = self.next.get(path[0])
         return at is not None and covers(at, path[1:])
 
-    def advance(self, path: Path, mark: int) -> str | None:
-        """Move past the item or mark found at `path`, where the cursor stands or which it stands below."""
+    def stride(self, path: Path, n: int) -> int:
+        """Return how many of `n` items, or of `n` tombstones, whose paths follow `path` are next: 1 or all.
+
+        Where lanes take turns another one's comes first, and a position that closes an epoch stands alone.
+        """
+        lane = path[0]
+        if n == 1 or len(path) > 2:
+            return n
+        if lane in self.closing:
+            return 1
+        return n if lane in self.hooks or self.ended.union(self.resting, (lane,)).issuperset(self.lanes) else 1
+
+    def advance(self, path: Path, mark: int, n: int = 1) -> str | None:
+        """Move past the item or mark found at `path`, where the cursor stands or which it stands below.
+
+        Past `n` of them where they follow each other, as `stride` allows.
+        """
         lane, at = path[0], path[1:]
         if mark == Mark.EPOCH or mark == Mark.FIN:
             self.closing[lane] = mark
         if mark == Mark.END:
             at = at[:-1]  # the index counts the children: what is over is their parent
         if len(at) > 1:
-            self.next[lane] = self._first(lane, (*at[:-1], at[-1] + 1))
+            self.next[lane] = self._first(lane, (*at[:-1], at[-1] + n))
             return None
-        self.next[lane] = self._first(lane, (at[0] + 1,))
+        self.next[lane] = self._first(lane, (at[0] + n,))
         closing = self.closing.pop(lane, None)
         if closing == Mark.EPOCH:
             self.resting.add(lane)
@@ -87,7 +102,7 @@ class Order:
 
     def _first(self, lane: int, at: Path) -> Path:
         """Return the first path at or below `at`."""
-        return (*at, *(0 for _ in range(self.depths[lane] + 1 - len(at))))
+        return at + (0,) * (self.depths[lane] + 1 - len(at))
 
     def snapshot(self) -> dict[str, Any]:
         """Return the cursor as plain data, to be saved and given to `restore`."""
