@@ -253,7 +253,7 @@ class Real:
     def turn(self) -> None:
         for end, links in self.lives.values():
             now_s = now()
-            links.receive(now_s, data=True)
+            links.receive(now_s)
             end.worker.tick(now_s)
             end.work(now_s)
             links.act(now_s)

@@ -260,6 +260,7 @@ class Caller:
                 self._send(joiner, self._guarded(self.grouping.add(member), run, k))
         joiner.flush()
         self.busy_s += self.clock() - since
+        return
         yield
 
     def _send(self, joiner: Joiner, made: Iterable[Made]) -> None:

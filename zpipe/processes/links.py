@@ -7,7 +7,7 @@ cannot be sent on it any more is told to the machine, which dials anew.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,7 @@ class Links:
         self.acks: sockets.Socket | None = None
         self.inbox_endpoints: list[str] = []
         self.acks_endpoints: list[str] = []
+        self.readable: dict[Any, int] = {}  # what the last wait found
         self.pending = False  # whether something could not be sent yet
         self.refused = 0
         limits = worker.limits
@@ -88,26 +89,34 @@ class Links:
 
     # -- in -----------------------------------------------------------------------------------------
 
-    def receive(self, now_s: float, *, data: bool) -> int:
-        """Take in what has arrived, acks first; data only if asked.  Returns how many messages."""
+    def wait(self, timeout_ms: int) -> Collection[Any]:
+        """Sleep until something can be read, and return what; `receive` takes it in."""
+        self.readable = dict(self.poller.poll(timeout_ms))
+        return self.readable
+
+    def receive(self, now_s: float) -> int:
+        """Take in what has arrived, acks first.  Returns how many messages."""
+        readable = self.readable or self.wait(0)
+        self.readable = {}
+        count = 0
         # Acks before data: an ack may free the credit that the next message needs.
-        count = self._drain(now_s, self.acks)
-        if data:
-            count += self._drain(now_s, self.inbox)
+        for socket in (self.acks, self.inbox):
+            if socket is not None and socket in readable:
+                count += self._drain(now_s, socket)
         return count
 
-    def _drain(self, now_s: float, socket: sockets.Socket | None) -> int:
-        if socket is None:
-            return 0
-        for count in range(BURST):
+    def _drain(self, now_s: float, socket: sockets.Socket) -> int:
+        for count in range(1, BURST + 1):
             received = sockets.receive(socket)
             if received is None:
-                return count
+                return count - 1
             try:
                 self.worker.received(now_s, frames.decode(received))
             except ProtocolError:
                 self.refused += 1
-        return BURST
+            if not sockets.has_more(socket):
+                break
+        return count
 
     # -- out ----------------------------------------------------------------------------------------
 

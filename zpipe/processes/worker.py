@@ -192,7 +192,7 @@ class WorkerProcess:
                 self._heed(now_s)
                 if self.desired == "exit" or self.control.fenced:
                     return
-            frames += links.receive(now_s, data=True)
+            frames += links.receive(now_s)
             if now_s - ticked_s >= IDLE_S:
                 ticked_s = now_s
                 worker.tick(now_s)
@@ -229,9 +229,9 @@ class WorkerProcess:
             if (idle and worker.intake.idle) or blocked:
                 waiting = links.retry(now_s) or held_back
                 if not (self.control.inbox or worker.actions):
-                    events = links.poller.poll(RETRY_MS if waiting else IDLE_MS)
+                    readable = links.wait(RETRY_MS if waiting else IDLE_MS)
                     slept_s = clock() - now_s
-                    if any(what == heard for what, _ in events):
+                    if heard in readable:
                         self._heed(clock())  # even when there is nothing: what woke us is taken note of
                         if self.desired == "exit" or self.control.fenced:
                             return
