@@ -29,6 +29,7 @@ ELEMENTS_MAX = 2**17  # values and keys
 NESTING_MAX = 1023  # of an item; the list of the items in a body is one more
 BUFFERS_MAX = 1024  # raw buffers of one item; further arrays travel inline
 UNCHECKED_MAX = 1024  # bytes up to which a lying length prefix costs less than looking for it
+SHORT_MAX = 4096  # values of a list up to which a lie costs little: nested as deep as may be, 32 MiB
 
 MAY_HOLD = "an item may hold None, bool, int, float, str, bytes, list, tuple, dict, aware datetime and numpy arrays"
 
@@ -59,17 +60,22 @@ class _Packing:
     def __init__(self) -> None:
         self.buffers: list[memoryview] = []
         self.arrays = False
+        self.data_bytes = 0  # of arrays within the msgpack: no containers are in them
         self.pack: Callable[[object], bytes] = msgpack.Packer(default=self._other, datetime=True).pack
 
     def clear(self) -> None:
         self.buffers = []
         self.arrays = False
+        self.data_bytes = 0
 
     def _other(self, value: object) -> object:
         form = to_map(value, self._raw)
         if form is None:
             raise TypeError(type(value))
         self.arrays = True
+        data = form[b"data"]
+        if isinstance(data, bytes):
+            self.data_bytes += len(data)
         return form
 
     def _raw(self, view: memoryview) -> object:
@@ -95,7 +101,7 @@ def encode_item(value: object) -> Encoded:
         head = _pack(value)
     except (TypeError, ValueError, OverflowError, BufferError) as error:
         raise _explain(value, error) from None
-    if len(head) > UNCHECKED_MAX:
+    if len(head) - _packing.data_bytes > UNCHECKED_MAX:
         _check_head(head)
     if not _packing.arrays:
         return Encoded(head)
@@ -186,19 +192,28 @@ def unpack_plain(data: Buffer, *, bytes_max: int, nesting_max: int, elements_max
 
 
 def _decode(body: Buffer, count: int, arrays: bool, buffers: Sequence[Buffer]) -> Any:
+    if UNCHECKED_MAX < len(body) <= JOINED_MAX:
+        try:
+            return _unpack(body, arrays, buffers, max_array_len=SHORT_MAX, max_map_len=SHORT_MAX)
+        except (TypeError, ValueError, OverflowError, msgpack.UnpackException):
+            pass  # looked at more closely below
     if len(body) > UNCHECKED_MAX:
         _check_body(body, count)
     try:
-        if arrays:
-            return _unpack_arrays(body, buffers)
-        return msgpack.unpackb(body, strict_map_key=False, timestamp=3, ext_hook=_extension)
+        return _unpack(body, arrays, buffers)
     except TypeError:
         return _decode_frozen(body, arrays, buffers)
     except (ValueError, OverflowError, msgpack.UnpackException) as error:
         raise ProtocolError(f"body is not msgpack of an item: {_reason(error)}") from None
 
 
-def _unpack_arrays(body: Buffer, buffers: Sequence[Buffer], *, frozen: bool = False) -> Any:
+def _unpack(body: Buffer, arrays: bool, buffers: Sequence[Buffer], **limits: int) -> Any:
+    if arrays:
+        return _unpack_arrays(body, buffers, **limits)
+    return msgpack.unpackb(body, strict_map_key=False, timestamp=3, ext_hook=_extension, **limits)
+
+
+def _unpack_arrays(body: Buffer, buffers: Sequence[Buffer], *, frozen: bool = False, **limits: int) -> Any:
     reader = ArrayReader(buffers)
 
     def extension(code: int, data: bytes) -> object:
@@ -207,7 +222,7 @@ def _unpack_arrays(body: Buffer, buffers: Sequence[Buffer], *, frozen: bool = Fa
     hooks: dict[str, Any] = {"object_hook": reader.read}
     if frozen:
         hooks = {"object_pairs_hook": lambda pairs: reader.read(_frozen_map(pairs))}
-    value = msgpack.unpackb(body, strict_map_key=False, timestamp=3, ext_hook=extension, **hooks)
+    value = msgpack.unpackb(body, strict_map_key=False, timestamp=3, ext_hook=extension, **hooks, **limits)
     reader.finish()
     return value
 
