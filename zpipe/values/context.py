@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
@@ -100,9 +101,25 @@ class Current:
 
             path = "" if run is None else run.text(self.lane_names, self.index)
             name = f"{self.run_key}\0{self.stage}\0{path}".encode()
-            key = int.from_bytes(blake2b(name, digest_size=16).digest(), "big")
-            self._rng, self._rng_of = np.random.Generator(np.random.Philox(key=key)), at
+            key = blake2b(name, digest_size=16).digest()
+            self._rng, self._rng_of = np.random.Generator(np.random.Philox(_key_class()(key))), at
         return self._rng
+
+
+@cache
+def _key_class() -> type:
+    """Return a seed that is the key itself: `Philox(key=...)` draws, and drops, entropy of the system each time."""
+    from numpy import frombuffer, uint64
+    from numpy.random.bit_generator import ISeedSequence
+
+    class Key(ISeedSequence):
+        def __init__(self, key: bytes) -> None:
+            self.words = frombuffer(key, ">u8")[::-1].astype(uint64)  # the low word first
+
+        def generate_state(self, n_words: int, dtype: Any = None) -> Any:
+            return self.words
+
+    return Key
 
 
 _current: Current | None = None
