@@ -260,7 +260,7 @@ def test_how_long_calls_take_is_a_moving_average() -> None:
 
 
 def test_the_round_trip_is_measured_from_the_hungry_ack_to_the_next_run() -> None:
-    bench = Bench(Limits(flight_s=0.004, flight_max_s=0.02))
+    bench = Bench(Limits(flight_max_s=0.02))
     bench.open()
     bench.flush(hungry_s=1.0)
     assert bench.inlet.hungry_s is None  # nothing was granted before
@@ -270,12 +270,21 @@ def test_the_round_trip_is_measured_from_the_hungry_ack_to_the_next_run() -> Non
     bench.sync(1)
     bench.flush(hungry_s=1.5)
     bench.data(2, now_s=1.012)
-    assert bench.inlet.flight_s == pytest.approx(0.006)
+    assert bench.inlet.flight_s == pytest.approx(0.003)
     assert bench.inlet.hungry_s is None
     bench.addresses[1].consume()
     bench.flush(hungry_s=2.0)
     bench.data(3, now_s=9.0)
-    assert bench.inlet.flight_s == pytest.approx(0.0095)
+    assert bench.inlet.flight_s == pytest.approx(0.00725)
+
+
+def test_a_window_holds_the_round_trip_and_at_least_its_share_of_work() -> None:
+    bench = Bench(Limits(flight_s=0.01))
+    bench.open()
+    bench.inlet.served(0.001, 1)
+    assert [window(bench) for _ in range(5)] == [2, 4, 8, 11, 11]
+    bench.inlet.flight_s = 0.015
+    assert window(bench) == 16
 
 
 # -- acks -----------------------------------------------------------------------------------------------

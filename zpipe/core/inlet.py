@@ -111,7 +111,7 @@ class Inlet:
         self.senders = 1  # upstream workers in the roster: they share the budget
         self.least = 0  # a window to grow to whatever the calls take: one commit serves many items
         self.service_s: float | None = None  # seconds per item, a moving average
-        self.flight_s = limits.flight_s  # from granting credit to what it brings, a moving average
+        self.flight_s = 0.0  # from granting credit to what it brings, a moving average
         self.hungry_s: float | None = None  # since when credit was all that was missing
         self.refused = 0
         self.dial_acks: Callable[[InLink], None] = _unset
@@ -217,7 +217,9 @@ class Inlet:
     def _grant(self, link: InLink) -> None:
         limits = self.limits
         if self.service_s is not None:
-            target = min(limits.window_max, 1 + int(self.flight_s / max(self.service_s, 1e-9)))
+            # At least `flight_s`: where cores are shared, a sender that is ready may have to wait for its turn.
+            flight_s = max(self.flight_s, limits.flight_s)
+            target = min(limits.window_max, 1 + int(flight_s / max(self.service_s, 1e-9)))
             link.window = max(1, min(max(target, self.least), 2 * link.window))
         budget = limits.budget_bytes // self.senders
         link.limit = max(link.limit, link.consumed + link.window)

@@ -9,10 +9,10 @@ class Limits:
 
     frame_items: int = 64  # most items in one frame
     frame_bytes: int = 512 * 1024  # a frame is sent when its items reach this
-    frame_s: float = 0.001  # or when its first item has waited this long
+    frame_s: float = 0.005  # or when its first item has waited this long
     window_max: int = 4096  # most unconsumed items on a link
     commit_items: int = 256  # items that a sink's commit may cover
-    flight_s: float = 0.002  # work a link may hold ready at its receiver, until the round trip is known
+    flight_s: float = 0.01  # work that a link holds ready at its receiver, or the round trip's worth if that is more
     flight_max_s: float = 0.02  # and at most, however long the round trip
     budget_bytes: int = 48 * 1024 * 1024  # unconsumed bytes of a worker, divided among its upstream workers
     source_items: int = 4096  # most unsettled positions of a partition
