@@ -65,6 +65,30 @@ def test_ctrl_c_finishes_what_is_under_way(place: Place) -> None:
     assert {stage["in"] for stage in report["stages"]} == {len(found)}
 
 
+def test_ctrl_c_finishes_what_is_under_way_though_source_and_shuffle_die_meanwhile(place: Place) -> None:
+    bell = Bell(place.folder / "bell")
+    stages = chain(
+        "slowly", "double", "shuffle", "batch", "stroke", "plain", "out",
+        slowly='replay = "seek"', shuffle="args = { size = 40 }", batch="args = { size = 16 }",
+        stroke='args = { bell = "bell" }',
+    )  # fmt: skip
+    run = place.start("run", place.pipeline(stages))
+    bell.wait(4)
+    held_up = process_of(place, "double")
+    held_up.suspend()
+    run.interrupt()
+    run.says("again to stop now")
+    process_of(place, "slowly").kill()
+    process_of(place, "shuffle").kill()
+    held_up.resume()
+    done = run.wait()
+    assert done.code == 130, done.err
+    found = [x for batch in lines(done.folder / "out.jsonl") for x in batch]
+    assert sorted(found) == [2 * k for k in range(len(found))]
+    report = json.loads((done.folder / "report.json").read_text())
+    assert report["stages"][0]["restarts"] == report["stages"][2]["restarts"] == 1
+
+
 def test_the_second_ctrl_c_ends_the_run_at_once(place: Place) -> None:
     bell = Bell(place.folder / "bell")
     stages = chain("numbers", "stuck", "out", stuck='args = { bell = "bell" }')

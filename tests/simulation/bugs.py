@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from zpipe.core.inlet import Address, Inlet, InLink
-from zpipe.core.ledger import Ledger, Record, key_of
-from zpipe.core.memory import Held, Memory
+from zpipe.core.ledger import Ledger, Record
+from zpipe.core.memory import Memory
 from zpipe.core.outlet import Link, Out, Outlet
 from zpipe.core.source import Position, Source
 from zpipe.core.work import Job
@@ -16,7 +16,7 @@ from zpipe.core.worker import Worker
 from zpipe.processes.caller import Caller, Joiner
 from zpipe.stages import Made
 from zpipe.testing.simulator import World
-from zpipe.values.paths import Mark, Path, Run
+from zpipe.values.paths import Mark, Run
 from zpipe.wire.frames import Ack
 
 
@@ -43,7 +43,7 @@ class AcksWhenCalled(Ledger):
 
 class ForgetsRepeats(Ledger):
     def arrived(self, address: Address, run: Run) -> None:
-        if key_of(run) in self.records:
+        if run.key in self.records:
             address.consume()
             return
         super().arrived(address, run)
@@ -100,13 +100,12 @@ class ForgetsTheLate(Inlet):
         return self.links.get(src)
 
 
-class EndsWhereItWasSaid(Memory):
-    """A lane ends at the position of its FIN only, though more has arrived from an earlier life."""
+class StopsBelowItsReach(Source):
+    """A life that is told to stop ends where it stands, whatever an earlier one has made."""
 
-    def _fin(self, expected: Path) -> tuple[Held | None, Path]:
-        if expected[0] in self.fins and self.fins[expected[0]][0] < expected[1]:
-            return None, expected
-        return super()._fin(expected)
+    def is_over(self, number: int) -> bool:
+        self.partitions[number].reach = 0
+        return super().is_over(number)
 
 
 class ForgetsTheUnnamed(Inlet):
@@ -288,7 +287,7 @@ BUGS = tuple(
         (ForgetsRepeats, "a repeat of a run in progress attaches its address"),
         (SettlesWhatItSends, "an output is settled by an ack, not by a send"),
         (ForgetsTheLate, "a link that a roster closed opens again when its sender goes on with it"),
-        (EndsWhereItWasSaid, "a source that stops may end below what its last life has sent"),
+        (StopsBelowItsReach, "a source that is told to stop first makes again what its earlier lives have made"),
         (SeesNoGap, "an ack whose echo is above its got closes the link"),
         (RedeliversNothing, "what a dead link held is ready again"),
         (DropsTombstones, "a drop leaves a tombstone on every marked edge"),

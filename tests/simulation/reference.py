@@ -6,6 +6,7 @@ numbering of the plan are shared with what is tested.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from tests.simulation.scenarios import Step
@@ -17,8 +18,8 @@ from zpipe.values.plan import Plan, StagePlan
 Entry = tuple[Path, int, int, Any]  # path, digest, epoch, value
 
 
-def expected(steps: list[Step], plan: Plan) -> dict[str, list[tuple[str, Any]]]:
-    """Return, per sink, the (path, value) pairs in source order."""
+def expected(steps: list[Step], plan: Plan, ends: Mapping[int, int]) -> dict[str, list[tuple[str, Any]]]:
+    """Return, per sink, the (path, value) pairs in source order, when lanes of sources end where `ends` says."""
     by_name = {step.name: step for step in steps}
     made: dict[int, list[Entry]] = {}
     sinks: dict[str, list[tuple[str, Any]]] = {}
@@ -32,6 +33,13 @@ def expected(steps: list[Step], plan: Plan) -> dict[str, list[tuple[str, Any]]]:
         size = source_size(by_name[stage.stage], stage, origin)
         return (epoch, 0, position - epoch * (size + 1), lane, *elements)
 
+    def epochs(lane: int) -> int:
+        """Return how many epochs a lane of a source has closed."""
+        stage = next(s for s in plan.stages if s.role == "source" and lane in s.lanes)
+        step = by_name[stage.stage]
+        whole = (source_size(step, stage, lane) + 1) * step.epochs
+        return min(ends.get(lane, whole), whole) // (source_size(step, stage, lane) + 1)
+
     for stage in plan.stages:
         step = by_name[stage.stage]
         inputs = []
@@ -42,9 +50,15 @@ def expected(steps: list[Step], plan: Plan) -> dict[str, list[tuple[str, Any]]]:
         inputs.sort(key=rank)
         if step.kind == "sink":
             sinks[stage.name] = [(format_path(plan.lane_names[p[0]], p, d), v) for p, d, _, v in inputs]
-        epochs = max(s.epochs for s in steps if s.kind == "source")
-        made[stage.number] = _outputs(step, stage, inputs, epochs)
+        closed = max((epochs(plan.origins[lane]) for lane in stage.lanes), default=0)
+        outputs = _outputs(step, stage, inputs, closed)
+        made[stage.number] = [entry for entry in outputs if step.kind != "source" or _is_made(entry, ends)]
     return sinks
+
+
+def _is_made(entry: Entry, ends: Mapping[int, int]) -> bool:
+    lane, position = entry[0][:2]
+    return lane not in ends or position < ends[lane]
 
 
 def _outputs(step: Step, stage: StagePlan, inputs: list[Entry], epochs: int) -> list[Entry]:

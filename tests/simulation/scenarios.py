@@ -310,6 +310,6 @@ def faults(r: random.Random) -> Faults:
         omissions=r.choice((0.0, 0.0, 8.0)),
         zombies=r.choice((0.0, 0.0, 8.0)),
         late=r.choice((0.0, 0.9)),
-        stop_s=r.choice((None, None, None, None, None, None, None, 0.02 + 0.3 * r.random())),
+        stop_s=r.choice((None, None, None, 0.02 + 0.3 * r.random())),
         until_s=r.choice((0.5, 1.0, 3.0)),
     )

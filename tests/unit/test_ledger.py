@@ -97,14 +97,13 @@ def test_a_repeat_of_what_waits_for_its_outputs_returns_its_credit_at_once() -> 
     assert bench.counts == (6, 7)
 
 
-def test_runs_of_other_lengths_marks_or_members_are_not_repeats() -> None:
+def test_runs_of_other_lengths_or_members_are_not_repeats() -> None:
     bench = Bench()
     bench.arrive(0, 2)
     bench.arrive(0, 1)
     bench.arrive(0, 2, digest=9)
-    bench.arrive(0, 2, marks=b"\0\4")
     assert bench.ledger.repeats == 0
-    assert len(bench.ledger.queue) == 4
+    assert len(bench.ledger.queue) == 3
 
 
 def test_only_so_many_settled_runs_are_remembered_the_latest() -> None:

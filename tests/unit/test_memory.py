@@ -198,16 +198,6 @@ def test_an_end_behind_items_of_its_run_comes_after_them() -> None:
     assert bench.link.consumed == 3
 
 
-def test_of_two_ends_the_lower_one_stands_where_nothing_more_has_arrived() -> None:
-    bench = Bench()
-    bench.arrive((0, 5), FIN)  # of a life that has died
-    bench.arrive((0, 0), n=3)
-    bench.arrive((0, 1), FIN, epoch=1)  # its next life was told to stop earlier
-    assert bench.call() == [(0, 0), (0, 1), (0, 2)]
-    assert bench.call() == ("finish", 0)
-    assert [(run.path(0), run.marks) for run in bench.passed] == [((0, 3), b"\4")]
-
-
 def test_an_end_is_settled_by_a_save_that_knows_it() -> None:
     bench = Bench()
     bench.arrive((0, 3), FIN)

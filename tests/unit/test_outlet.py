@@ -347,7 +347,6 @@ def test_a_receiver_that_waits_to_be_dialled_again_is_not_dialled_by_a_roster() 
     assert bench.dials == [(7, 1)]
 
 
-@pytest.mark.xfail(strict=True, reason="the pause doubles twice for each dial: in `tick` and in `lost`")
 def test_pauses_before_a_redial_double_to_their_limit_until_an_ack_comes() -> None:
     bench = Bench(limits=Limits(redial_s=0.5, dial_s=2.0))
     link = bench.link(7)

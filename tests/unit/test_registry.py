@@ -245,6 +245,30 @@ def test_a_death_is_found_by_its_process(bench: Bench) -> None:
     assert bench.table()["workers"] == []
 
 
+def test_a_next_life_of_a_source_hears_how_far_earlier_ones_have_got(bench: Bench) -> None:
+    bench.join("crops", 1, slot=0)
+    bench.beat(1, sources={0: [4, 0, 0, False, 9]})
+    bench.say({"t": "DIED", "inc": 1, "reach": {"0": 12, "7": 3}})
+    bench.restart()
+    assert bench.hello("crops", 2, slot=0)["reach"] == {0: 12}
+    bench.say({"t": "DIED", "inc": 2, "reach": {0: 5}})
+    assert bench.hello("crops", 3, slot=0)["reach"] == {0: 12}
+
+
+def test_how_far_a_source_has_got_is_at_least_what_it_told_itself(bench: Bench) -> None:
+    bench.join("crops", 1, slot=0)
+    bench.beat(1, sources={0: [4, 0, 0, False, 9]})
+    bench.say({"t": "DIED", "inc": 1})
+    assert bench.hello("crops", 2, slot=0)["reach"] == {0: 9}
+
+
+def test_a_life_that_begins_after_a_stop_is_told_so_at_once(bench: Bench) -> None:
+    assert bench.hello("crops", 1, slot=0)["desired"] == "run"
+    bench.say({"t": "STOP"}, b"cli")
+    assert bench.hello("crops", 2, slot=1)["desired"] == "drain"
+    assert bench.hello("clean", 3)["desired"] == "run"
+
+
 def test_a_hello_that_arrives_after_the_death_of_its_sender_is_refused(bench: Bench) -> None:
     bench.say({"t": "DIED", "inc": 1, "worker": "clean-1"})
     bench.say({"t": "DIED", "pid": 1002, "host": "h", "worker": "clean-2"})
@@ -614,6 +638,8 @@ def test_a_run_that_had_ended_has_still_ended_after_a_restart(bench: Bench) -> N
         ({"t": "BEAT", "inc": 1, "ver": 0, "state": "live", "sources": {"zero": [1, 0, 0, True]}}, 400),
         ({"t": "DIED"}, 400),
         ({"t": "DIED", "inc": "one"}, 400),
+        ({"t": "DIED", "inc": 1, "reach": [4]}, 400),
+        ({"t": "DIED", "inc": 1, "reach": {0: -1}}, 400),
         ({"t": "FAILED", "inc": 1, "error": 3}, 400),
         ({"t": "FAIL"}, 400),
         ({"t": "BYE"}, 400),

@@ -35,6 +35,32 @@ def test_a_source_goes_on_where_its_watermark_stands() -> None:
     assert (run.position, run.epoch) == (12, 2)
 
 
+def test_a_source_that_is_told_to_stop_ends_where_it_stands() -> None:
+    made = source(0)
+    made.made(0, ["a", "b"], 10)
+    assert not made.is_over(0)
+    made.stopping = True
+    assert made.is_over(0)
+
+
+def test_a_source_that_is_told_to_stop_first_makes_again_what_earlier_lives_have_made() -> None:
+    made = Source({0: Position(2, 0, 0)}, 9, LIMITS, {0: 5})
+    made.stopping = True
+    assert not made.is_over(0)
+    job = made.take(64)
+    assert job is not None
+    assert job.room == 3
+    made.made(0, ["c", "d", "e"], 0)
+    assert made.is_over(0)
+
+
+def test_a_source_is_over_when_its_epochs_are() -> None:
+    made = source(0)
+    made.made(0, ["a"], 0)
+    made.marked(0, Mark.EPOCH)
+    assert made.is_over(0)
+
+
 def test_the_watermark_moves_over_what_is_settled_and_stops_at_a_gap() -> None:
     made = source(0)
     stretches = [made.made(0, [None] * n, 10 * n)[1] for n in (2, 1, 1)]

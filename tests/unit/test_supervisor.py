@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from zpipe.processes.blame import Blame, read_blame
+from zpipe.processes.blame import SIZE, Blame, read_blame, read_reaches
 from zpipe.processes.supervisor import (
     Death,
     Program,
@@ -155,6 +155,21 @@ def note(path: Path, run: Run, index: int) -> Blame:
 def test_the_note_names_the_item_with_its_digest(tmp_path: Path) -> None:
     note(tmp_path / "blame", Run(0, 7, (), 9, None, digest=0xAB), 5)
     assert read_blame(tmp_path / "blame") == "crops:12#ab"
+
+
+def test_how_far_a_source_has_got_is_told_with_its_death(supervisor: Supervisor, tmp_path: Path) -> None:
+    current = Current("crops", worker="crops-1", lane_names={}, run_key=0, run_folder=tmp_path)
+    blame = Blame(tmp_path / "blame", current, (3, 5, 8))
+    blame.note_reach(5, 2**40)
+    blame.note_reach(3, 12)
+    supervisor.add(program("a-0", "import os; os.abort()", blame=tmp_path / "blame"))
+    assert next_death(supervisor).reaches == {3: 12, 5: 2**40}
+
+
+def test_a_note_that_was_cut_short_tells_what_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "blame").write_bytes(bytes(SIZE) + (3).to_bytes(8, "little") + (12).to_bytes(8, "little") + b"\5")
+    assert read_reaches(tmp_path / "blame") == {3: 12}
+    assert read_reaches(tmp_path / "none") == {}
 
 
 def test_a_call_that_has_returned_is_not_blamed(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ class Record:
         self.ledger = ledger
         self.addresses = [address]
         self.run = run
-        self.key = key_of(run)
+        self.key = run.key
         self.pend = 0
         self.closed = False
 
@@ -44,7 +44,7 @@ class Ledger:
         self.repeats = 0
 
     def arrived(self, address: Address, run: Run) -> None:
-        key = key_of(run)
+        key = run.key
         if key in self.recent:
             self.repeats += run.n
             address.consume()
@@ -98,8 +98,3 @@ class Ledger:
 
     def wants(self) -> set[int]:
         return set()
-
-
-def key_of(run: Run) -> tuple[object, ...]:
-    """Identify what a worker knows already: a source that stops in its next life has an end where it had an item."""
-    return (run.key, run.marks)

@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from zpipe.core.inlet import Address
-from zpipe.core.order import OVER, Order, covers
+from zpipe.core.order import Order, covers
 from zpipe.core.work import Job
 from zpipe.values.paths import Mark, Path, Run
 
@@ -88,7 +88,6 @@ class Memory:
         self.pass_on = pass_on
         self.outs = outs
         self.held: dict[Path, Held] = {}
-        self.fins: dict[int, tuple[int, Held]] = {}  # by lane: its end, and from which position on it may stand
         self.queue: deque[Held] = deque()  # in order, not yet called
         self.addresses: dict[int, list[tuple[Path, int, Address]]] = {lane: [] for lane in self.called_order.next}
         self.steps: deque[Step] = deque()
@@ -110,8 +109,7 @@ class Memory:
         lane = run.lane
         if lane not in self.saved:
             return
-        ends = run.mark(run.n - 1) == Mark.FIN
-        last = (OVER - 1,) if ends else run.path(run.n - 1)[1:]  # only a save that knows the end settles the end
+        last = run.path(run.n - 1)[1:]
         if covers(self.saved[lane], last):
             self.repeats += run.n
             address.consume()
@@ -125,18 +123,14 @@ class Memory:
             return
         for i in range(run.n):
             path = run.path(i)
-            if ends and i == run.n - 1 and lane not in order.ended and lane not in self.fins:
-                self.fins[lane] = (path[1], Held(address, run, i))
-            elif order.covers(path) or path in self.held or (ends and i == run.n - 1):
-                if ends and lane in self.fins:
-                    self.fins[lane] = (min(path[1], self.fins[lane][0]), self.fins[lane][1])
+            if order.covers(path) or path in self.held:
                 self.repeats += 1
                 address.left -= 1
             else:
                 self.held[path] = Held(address, run, i)
         self._sequence()
         # What fills no gap is parked: its credit returns at once, or the item it waits for might never come.
-        if address.left == 0 or (ends and lane in self.fins) or any(run.path(i) in self.held for i in range(run.n)):
+        if address.left == 0 or any(run.path(i) in self.held for i in range(run.n)):
             address.consume()
 
     def _is_next(self, run: Run) -> bool:
@@ -165,8 +159,6 @@ class Memory:
                         held, at = self.held.pop(expected[:k]), expected[:k]
                         break
             if held is None:
-                held, at = self._fin(expected)
-            if held is None:
                 return
             self._enqueue(held, at)
 
@@ -174,23 +166,6 @@ class Memory:
         self.queue.append(held)
         self._queued += held.n
         self.arrived_order.advance(at, held.mark, held.n)
-
-    def _fin(self, expected: Path) -> tuple[Held | None, Path]:
-        """Return the end of the lane, and where it stands, if nothing need come before it.
-
-        A source that is told to stop and dies may stop at a lower position in its next life, below what has
-        arrived from the last: then the end stands where nothing more has.
-        """
-        lane, position = expected[:2]
-        if lane not in self.fins or self.fins[lane][0] > position:
-            return None, expected
-        _, held = self.fins.pop(lane)
-        if held.run.path(held.i) != expected[:2]:
-            run = Run(
-                lane, position, (), 1, [None], epoch=held.run.epoch, digest=held.run.digest, marks=bytes([Mark.FIN])
-            )
-            held = Held(held.address, run, 0)
-        return held, expected[:2]
 
     # -- calls --------------------------------------------------------------------------------------
 

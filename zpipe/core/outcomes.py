@@ -59,6 +59,7 @@ class Stored:
     run: Map = field(default_factory=dict)
     watermarks: dict[int, Watermark] = field(default_factory=dict)
     complete: set[int] = field(default_factory=set)
+    reaches: dict[int, int] = field(default_factory=dict)
     workers: dict[int, Map] = field(default_factory=dict)  # by inc
     fences: dict[tuple[int, int], int] = field(default_factory=dict)
     sums: dict[int, dict[str, int | float]] = field(default_factory=dict)
@@ -74,6 +75,8 @@ class Stored:
                 stored.watermarks[int(key)] = (value[0], value[1], value[2])
             elif kind == "complete":
                 stored.complete.add(int(key))
+            elif kind == "reach":
+                stored.reaches[int(key)] = value
             elif kind == "worker":
                 stored.workers[int(key)] = value
             elif kind == "fence":

@@ -295,9 +295,8 @@ class Outlet:
                     self.lost(now_s, link)
             elif now_s - link.synced_s >= self._probe_s(link):
                 self._sync(now_s, link)
-        for inc, (when, pause) in list(self.redial.items()):
+        for inc, (when, _) in list(self.redial.items()):
             if inc not in self.links and when <= now_s:
-                self.redial[inc] = (when, min(2 * pause, self.limits.dial_s))
                 self._dial(now_s, inc)
 
     def _probe_s(self, link: Link) -> float:

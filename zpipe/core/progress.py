@@ -30,6 +30,7 @@ class Progress:
         self.watermarks: dict[int, Watermark] = dict.fromkeys(sorted(sources), (0, 0, 0))
         self.watermarks |= stored.watermarks
         self.positions: dict[int, int] = {}
+        self.reaches: dict[int, int] = dict(stored.reaches)
         self.complete = set(stored.complete)
         self.failing_s = 0.0  # when the run is called failed, whoever is still there
         self.stores: dict[tuple[str, str], Any] = {}
@@ -55,6 +56,15 @@ class Progress:
         if news.complete and number not in self.complete:
             self.complete.add(number)
             self.stores["complete", str(number)] = True
+
+    def reached(self, number: int, reach: int) -> None:
+        """Take in that a dead life of a source has made nothing at or above `reach`."""
+        if number in self.watermarks and reach > self.reaches.get(number, 0):
+            self.reaches[number] = self.stores["reach", str(number)] = reach
+
+    def reach(self, number: int) -> int:
+        """Return how far the lives of a source have got: as the dead have told, or else as it told in time."""
+        return max(self.reaches.get(number, 0), self.positions.get(number, 0))
 
     def stop(self) -> bool:
         """Let sources stop reading; return whether that is new."""

@@ -24,6 +24,7 @@ from zpipe.core.requests import (
     read_beat,
     read_counters,
     read_hello,
+    read_reaches,
     text,
 )
 from zpipe.values.plan import Plan
@@ -139,9 +140,11 @@ class Registry:
             "stage_number": member.stage.number,
             "slot": member.slot,
             "fence": member.fence,
+            "desired": self._desired(member),
             "partitions": own,
             "watermarks": {number: list(self.progress.watermarks[number]) for number in own},
             "complete": [number for number in own if number in self.progress.complete],
+            "reach": {number: self.progress.reach(number) for number in own},
         }
 
     def _beat(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
@@ -169,6 +172,8 @@ class Registry:
         worker = text(message, "worker") if message.get("worker") is not None else None
         if life is None and pid is None and worker is None:
             raise Refused(400, "DIED names neither inc nor pid nor worker")
+        for number, reach in read_reaches(message).items():
+            self.progress.reached(number, reach)
         member = self.members.find(life, pid, host, worker)
         if member is not None:
             self._remove(member, "died")

@@ -117,6 +117,14 @@ def read_counters(message: Mapping[str, Any]) -> dict[str, int | float]:
     return dict(found)
 
 
+def read_reaches(message: Mapping[str, Any]) -> dict[int, int]:
+    """Read how far the partitions of a dead source had got, by number.  Raises Refused."""
+    found = message.get("reach") or {}
+    if not isinstance(found, dict) or len(found) > SOURCES_MAX or not all(_is_count(n) for n in found.values()):
+        raise Refused(400, "reach is no map of positions by source number")
+    return {_source_number(key): reach for key, reach in found.items()}
+
+
 def inc(message: Mapping[str, Any], field: str = "inc") -> int:
     """Read the id of a life.  Raises Refused."""
     value = message.get(field)

@@ -7,6 +7,7 @@ when it has ended and the watermark stands at the end.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from zpipe.core.limits import Limits
@@ -49,6 +50,7 @@ class Partition:
     at: Position
     starts: deque[Position]
     watermark: int
+    reach: int = 0  # every life has stayed below this position, as far as is known
     ended: bool = False
     stretches: deque[Stretch] = field(default_factory=deque)
     unsettled_bytes: int = 0
@@ -74,13 +76,16 @@ class Partition:
 class Source:
     """The intake of a source stage: it makes positions instead of receiving runs."""
 
-    def __init__(self, partitions: dict[int, Position], epochs: int, limits: Limits) -> None:
+    def __init__(
+        self, partitions: dict[int, Position], epochs: int, limits: Limits, reaches: Mapping[int, int] | None = None
+    ) -> None:
+        reaches = reaches or {}
         self.epochs = epochs
         self.limits = limits
         self.partitions = {
             number: Partition(
                 number, at, deque([Position(at.epoch_start, at.epoch, at.epoch_start)]), at.position,
-                window=limits.source_items,
+                reach=reaches.get(number, 0), window=limits.source_items,
             )
             for number, at in partitions.items()
         }  # fmt: skip
@@ -99,9 +104,21 @@ class Source:
                 job = Job(Job.SOURCE, None)
                 job.source = number
                 job.room = min(room, limit)
+                if self.stopping:
+                    job.room = min(job.room, max(0, partition.reach - partition.at.position))
                 job.epoch = partition.at.epoch
                 return job
         return None
+
+    def is_over(self, number: int) -> bool:
+        """Tell whether a partition has nothing more to make but its end.
+
+        One that is told to stop first makes again what earlier lives have made: some of it has arrived below,
+        and what is grouped there must find its members.
+        """
+        partition = self.partitions[number]
+        stops = self.stopping and partition.at.position >= partition.reach
+        return stops or partition.at.epoch >= self.epochs
 
     def room(self, partition: Partition) -> int:
         """Return how many positions may be added before acks must come."""

@@ -35,6 +35,7 @@ class Role:
     hooks: Sequence[int] = ()
     origins: Mapping[int, int] = field(default_factory=dict)  # lane -> source lane
     partitions: Mapping[int, tuple[Position, bool]] | None = None  # of a source: (where to begin, complete)
+    reaches: Mapping[int, int] = field(default_factory=dict)  # and how far its earlier lives have gone
     epochs: int = 1
 
 
@@ -89,7 +90,8 @@ class Worker:
         self.outlet.hang_up = lambda link: act(("hang_up", link))
 
     def _source(self, partitions: Mapping[int, tuple[Position, bool]]) -> Source:
-        source = self.source_type({n: at for n, (at, _) in partitions.items()}, self.role.epochs, self.limits)
+        role = self.role
+        source = self.source_type({n: at for n, (at, _) in partitions.items()}, role.epochs, self.limits, role.reaches)
         for number, (_, complete) in partitions.items():
             source.partitions[number].ended = complete
         return source

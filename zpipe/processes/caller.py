@@ -298,7 +298,7 @@ class Caller:
         source = self.worker.intake
         assert isinstance(source, Source)
         partition = source.partitions[job.source]
-        if source.stopping or partition.at.epoch >= self.stage.epochs:
+        if source.is_over(job.source):
             self._made(source, *source.marked(job.source, Mark.FIN))
             return
         iterator = self.sources.get(job.source)
@@ -367,6 +367,8 @@ class Caller:
         self.worker.counters.done += len(parts)
 
     def _made(self, source: Source, run: Run, stretch: Any) -> None:
+        if run.mark(0) != Mark.FIN:
+            self.blame.note_reach(run.lane, run.position + run.n)  # before it leaves: this life may end in between
         if run.marks is None or self.worker.outlet.marked:
             self.worker.emit(run, stretch)
         source.sent(stretch)

@@ -17,6 +17,7 @@ def fields(death: Death) -> dict[str, Any]:
         "host": socket.gethostname(),
         "worker": death.slot.name,
         "blame": death.running,
+        "reach": dict(death.reaches),
         **how,
     }
 

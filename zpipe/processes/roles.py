@@ -9,7 +9,13 @@ from zpipe.core.worker import Role
 from zpipe.values.plan import Plan, StagePlan
 
 
-def role_of(plan: Plan, stage: StagePlan, slot: int, watermarks: Mapping[int, tuple[Position, bool]]) -> Role:
+def role_of(
+    plan: Plan,
+    stage: StagePlan,
+    slot: int,
+    watermarks: Mapping[int, tuple[Position, bool]],
+    reaches: Mapping[int, int],
+) -> Role:
     """Return the role of a worker in slot `slot` of `stage`; a source begins at the watermarks."""
     partitions = None
     if stage.role == "source":
@@ -25,5 +31,6 @@ def role_of(plan: Plan, stage: StagePlan, slot: int, watermarks: Mapping[int, tu
         hooks=stage.hooks_above,
         origins=plan.origins,
         partitions=partitions,
+        reaches=reaches,
         epochs=stage.epochs,
     )

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zpipe.processes.blame import has_settled, read_blame
+from zpipe.processes.blame import has_settled, read_blame, read_reaches
 from zpipe.values.errors import RunError
 
 GIVE_UP_DEATHS = 5
@@ -92,6 +92,7 @@ class Death:
     status: int
     running: str  # what it had noted before its call, "" when unknown
     settled: bool = False  # whether it had settled an input in this life
+    reaches: Mapping[int, int] = field(default_factory=dict)  # of a source: how far its partitions had got
 
     @property
     def how(self) -> str:
@@ -202,7 +203,7 @@ class Supervisor:
             os.close(slot._pidfd)
         slot._process = slot._pidfd = None
         blame = slot.program.blame
-        return Death(slot, process.pid, status, read_blame(blame), has_settled(blame))
+        return Death(slot, process.pid, status, read_blame(blame), has_settled(blame), read_reaches(blame))
 
 
 def describe_status(status: int) -> str:

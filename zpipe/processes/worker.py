@@ -125,11 +125,14 @@ class WorkerProcess:
         marks = {
             int(lane): (Position(*at), int(lane) in welcome["complete"]) for lane, at in welcome["watermarks"].items()
         }
-        worker = self.worker = Worker(self.inc, role_of(plan, stage, welcome["slot"], marks), Limits())
-        if stage.role == "source" and worker.role.partitions is not None:
+        reaches = {int(lane): reach for lane, reach in welcome["reach"].items()}
+        worker = self.worker = Worker(self.inc, role_of(plan, stage, welcome["slot"], marks, reaches), Limits())
+        if isinstance(worker.intake, Source):
+            # From the start: an earlier life that was told to stop may have sent its ends.
+            worker.intake.stopping = welcome["desired"] == "drain"
             self._publish_sources(worker)
         saves = Saves(folder / "saves", stage.name, welcome["fence"])
-        blame = Blame(self.options.blame, self.current)
+        blame = Blame(self.options.blame, self.current, tuple(marks))
         self.caller = Caller(stage, target, worker, WireCodec(), time.monotonic, self.current, blame=blame)
         self.links = Links(
             worker, host=host_address(), sockets_dir=welcome.get("sockets_dir"),

@@ -229,6 +229,8 @@ class World:
         self.saves: dict[str, Save] = {}
         self.fences: dict[str, int] = {}  # who may save
         self.watermarks: dict[int, tuple[Position, bool]] = {}
+        self.reaches: dict[int, int] = {}  # of sources, as their dead lives have noted them
+        self.ends: dict[int, int] = {}  # positions at which sources have ended
         self.registry_up_s = 0.0
         self.omitted = 0  # a living worker that rosters do not name
         self.stopping = False
@@ -285,16 +287,19 @@ class World:
 
     def role(self, stage: StagePlan, slot: int) -> Role:
         """Return what the machine of a worker needs to know."""
-        return role_of(self.plan, stage, slot, self.watermarks)
+        return role_of(self.plan, stage, slot, self.watermarks, self.reaches)
 
     def start(self, stage: StagePlan, slot: int) -> None:
         if self.now_s < self.registry_up_s:
             self.at(self.registry_up_s + 0.001, self.start, stage, slot)
             return
+        for other in list(self.nodes.values()):
+            if other.stage is stage and other.slot == slot and isinstance(other.worker.intake, Source):
+                self.kill(other)  # declared dead: its supervisor ends it before it starts the next
         node = Node(self, stage, slot, self.random.getrandbits(63) + 1)
         self.nodes[node.inc] = node
         if self.stopping:
-            self.at(self.now_s + self.random.random() * 0.01, self._stop, node)
+            self._stop(node)
         self.push_rosters()
         self.wake(node, self.now_s)
 
@@ -305,6 +310,10 @@ class World:
         node.alive = False
         self.deaths += 1
         del self.nodes[node.inc]
+        if isinstance(node.worker.intake, Source):
+            for number, partition in node.worker.intake.partitions.items():
+                reach = partition.at.position - partition.ended
+                self.reaches[number] = max(reach, self.reaches.get(number, 0))
         for pipe in (*node.data_pipes.values(), *node.ack_pipes.values()):
             keep = self.random.randint(0, len(pipe.queue))  # what the kernel still delivers
             while len(pipe.queue) > keep:
@@ -432,6 +441,10 @@ class World:
             self.peak_unsettled = max(
                 self.peak_unsettled, max((p.unsettled for p in intake.partitions.values()), default=0)
             )
+            for number, partition in intake.partitions.items():
+                if partition.ended and partition.at.position:
+                    end = partition.at.position - 1
+                    assert self.ends.setdefault(number, end) == end, f"lane {number} ends at {end} too"
             late = self.now_s < self.faults.until_s and self.random.random() < self.faults.late
             if self.now_s >= self.registry_up_s and not node.disowned and not late:
                 for number, (at, complete) in intake.watermarks().items():

@@ -157,7 +157,7 @@ def receive(pull: Socket) -> list[memoryview] | None:
 
 def has_more(pull: Socket) -> bool:
     """Tell whether a message waits: half the price of finding out by an exception that none does."""
-    return bool(pull.getsockopt(zmq.EVENTS) & zmq.POLLIN)  # type: ignore[arg-type]
+    return bool(int(pull.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
 
 def router(ctx: Context, endpoint: str) -> tuple[Socket, str]:

@@ -207,13 +207,13 @@ def _decode(body: Buffer, count: int, arrays: bool, buffers: Sequence[Buffer]) -
         raise ProtocolError(f"body is not msgpack of an item: {_reason(error)}") from None
 
 
-def _unpack(body: Buffer, arrays: bool, buffers: Sequence[Buffer], **limits: int) -> Any:
+def _unpack(body: Buffer, arrays: bool, buffers: Sequence[Buffer], **limits: Any) -> Any:
     if arrays:
         return _unpack_arrays(body, buffers, **limits)
     return msgpack.unpackb(body, strict_map_key=False, timestamp=3, ext_hook=_extension, **limits)
 
 
-def _unpack_arrays(body: Buffer, buffers: Sequence[Buffer], *, frozen: bool = False, **limits: int) -> Any:
+def _unpack_arrays(body: Buffer, buffers: Sequence[Buffer], *, frozen: bool = False, **limits: Any) -> Any:
     reader = ArrayReader(buffers)
 
     def extension(code: int, data: bytes) -> object:
