@@ -3,7 +3,11 @@
 import zpipe as zp
 """
 
-from zpipe.api import Pipeline
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from zpipe.values import errors
 from zpipe.values.context import Item, item, rng, run_folder
 from zpipe.values.errors import (
@@ -16,7 +20,15 @@ from zpipe.values.errors import (
     StageError,
     ZpipeError,
 )
-from zpipe.values.stage import batch, merge, rechunk, shuffle, stage, unbatch
+
+if TYPE_CHECKING:
+    from zpipe.api import Pipeline
+    from zpipe.values.stage import batch, merge, rechunk, shuffle, stage, unbatch
+
+# What writes pipelines comes when it is asked for: a worker that starts in the middle of a run needs none of it.
+_LATER = {"Pipeline": "zpipe.api"} | dict.fromkeys(
+    ("batch", "merge", "rechunk", "shuffle", "stage", "unbatch"), "zpipe.values.stage"
+)
 
 __all__ = [
     "ConfigError",
@@ -40,3 +52,13 @@ __all__ = [
     "stage",
     "unbatch",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
