@@ -106,7 +106,7 @@ FAILURES = {  # found while it runs; with the user's own traceback or without an
     "a class whose state cannot be encoded": (
         chain("numbers", "SetState", "out"),
         "",
-        "stage 'setstate' failed in state: item is a set: an item may hold None, bool, int",
+        "stage 'setstate' failed in state: state is a set: a state may hold None, bool, int",
     ),
     "a stage that ends its process": (
         chain("numbers", "exits", "out"),

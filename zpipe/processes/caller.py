@@ -25,11 +25,13 @@ from zpipe.values.plan import StagePlan
 
 
 class Codec(Protocol):
-    """How items become parts of runs, and back."""
+    """How items become parts of runs, and back; and states, whose arrays come back writable."""
 
     def encode(self, value: Any) -> Any: ...
     def decode(self, run: Run) -> list[Any]: ...
     def parts(self, run: Run) -> list[Any]: ...
+    def encode_state(self, value: Any) -> Any: ...
+    def decode_state(self, part: Any) -> Any: ...
 
 
 class Committed:
@@ -122,7 +124,7 @@ class Caller:
         if self.grouping is not None:
             if self.grouping.can_save:
                 state = self.grouping.state()
-                part = None if state is None else self._encode_made(thaw(state), "state")
+                part = None if state is None else self._encode_state(state)
                 memory.close_step([self.hook_position, part])
         elif not self.saves_state:
             memory.close_step([self.hook_position, None])
@@ -145,8 +147,7 @@ class Caller:
     def checkpoint(self, memory: Memory) -> None:
         """Close a step with the state of the stage; its outputs so far go into the save."""
         if memory.may_close:
-            # A copy: the stage goes on writing to its arrays before the save is written.
-            state = self._encode_made(thaw(self._call(lambda: self.target.state(), "state")), "state")
+            state = self._encode_state(self._call(lambda: self.target.state(), "state"))
             memory.close_step([self.hook_position, state], keeps_outs=True)
             self.since, self.busy_since = 0, 0.0
 
@@ -154,7 +155,7 @@ class Caller:
         """Put the stage where a save stands."""
         self.hook_position, part = state
         if part is not None:
-            value = thaw(self.codec.decode(Run(0, 0, (), 1, [part]))[0])
+            value = self.codec.decode_state(part)
             self._call(lambda: self.target.restore(value), "restore")
 
     def _values(self, run: Run) -> list[Any]:
@@ -435,6 +436,13 @@ class Caller:
         except ZpipeError as error:
             raise self._hook_failed(error, name) from error
 
+    def _encode_state(self, value: Any) -> Any:
+        try:
+            # A copy: the stage goes on writing to its arrays before the save is written.
+            return self.codec.encode_state(thaw(value))
+        except ZpipeError as error:
+            raise self._hook_failed(error, "state") from error
+
     def _hook_failed(self, error: Exception, name: str) -> StageError:
         what = "failed" if isinstance(error, ZpipeError) else f"raised {type(error).__name__}"
         return StageError(f"stage {self.stage.name!r} {what} in {name}: {one_line(error)}")
@@ -477,9 +485,10 @@ def thaw(value: Any) -> Any:
     """Return a state that shares no array with `value`, and whose arrays may be written to."""
     if isinstance(value, dict):
         return {key: thaw(x) for key, x in value.items()}
-    if isinstance(value, list):
-        return [thaw(x) for x in value]
-    return value.copy() if getattr(value, "shape", ()) else value
+    if isinstance(value, list | tuple):
+        copies = [thaw(x) for x in value]
+        return copies if isinstance(value, list) else tuple(copies)
+    return value.copy() if hasattr(value, "__array_interface__") else value
 
 
 class Joiner:

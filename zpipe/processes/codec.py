@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zpipe.values.paths import Run
-from zpipe.wire.body import Encoded, decode_item, decode_run, encode_item, parts_of
+from zpipe.wire.body import Encoded, decode_item, decode_run, decode_state, encode_item, encode_state, parts_of
 
 
 class WireCodec:
@@ -24,3 +24,11 @@ class WireCodec:
     def parts(self, run: Run) -> list[Encoded | None]:
         """Take a run apart without decoding its items.  Raises ProtocolError."""
         return parts_of(run) if run.parts is None else run.parts
+
+    def encode_state(self, value: Any) -> Encoded:
+        """Encode the state of a stage, whose arrays must not change any more.  Raises EncodeError."""
+        return encode_state(value)
+
+    def decode_state(self, part: Encoded) -> Any:
+        """Decode a state; its arrays may be written to.  Raises ProtocolError."""
+        return decode_state(part)

@@ -21,7 +21,7 @@ from zpipe.core.memory import Save
 from zpipe.core.outlet import Link, Peer
 from zpipe.core.source import Position, Source
 from zpipe.core.worker import Role, Worker
-from zpipe.processes.caller import Caller
+from zpipe.processes.caller import Caller, thaw
 from zpipe.processes.roles import role_of
 from zpipe.testing.faults import TICK_S, Faults, strike
 from zpipe.values.context import Current
@@ -57,6 +57,12 @@ class PlainCodec:
     def parts(self, run: Run) -> list[Any]:
         assert run.parts is not None
         return run.parts
+
+    def encode_state(self, value: Any) -> Part:
+        return self.encode(value)
+
+    def decode_state(self, part: Part) -> Any:
+        return thaw(part.value)
 
 
 class Killed(Exception):

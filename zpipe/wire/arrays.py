@@ -32,10 +32,12 @@ class UnfitError(ValueError):
     """A numpy value that cannot travel; the message says what it is."""
 
 
-def to_map(value: object, raw: Callable[[memoryview], object]) -> dict[bytes, object] | None:
+def to_map(
+    value: object, raw: Callable[[memoryview], object], *, raw_min: int = RAW_MIN, raw_max: int = RAW_MAX
+) -> dict[bytes, object] | None:
     """Return the map of a numpy array or scalar, None for anything else.
 
-    An array of at least `RAW_MIN` bytes is handed to `raw`, whose answer stands in place of the data; it is
+    An array of at least `raw_min` bytes is handed to `raw`, whose answer stands in place of the data; it is
     copied only when it is not C-contiguous and little-endian.  Raises UnfitError for other dtypes.
     """
     if "numpy" not in sys.modules:
@@ -51,10 +53,10 @@ def to_map(value: object, raw: Callable[[memoryview], object]) -> dict[bytes, ob
         if value.ndim > DIMS_MAX:
             raise UnfitError(f"a numpy array of {value.ndim} dimensions, more than {DIMS_MAX},")
         data: object
-        if value.nbytes < RAW_MIN:
+        if value.nbytes < raw_min:
             data = value.tobytes()
-        elif value.nbytes > RAW_MAX:
-            raise UnfitError(f"a numpy array of {value.nbytes} bytes, more than {RAW_MAX},")
+        elif value.nbytes > raw_max:
+            raise UnfitError(f"a numpy array of {value.nbytes} bytes, more than {raw_max},")
         else:
             array = _still(value, np.ascontiguousarray(np.asarray(value), dtype=dtype.newbyteorder("<")))
             dtype = array.dtype
@@ -100,13 +102,17 @@ class Raw:
 
 
 class ArrayReader:
-    """Turn maps back into read-only arrays while one body is decoded; `buffers` are its raw buffers."""
+    """Turn maps back into arrays while one body is decoded; `buffers` are its raw buffers.
 
-    __slots__ = ("buffers", "pending")
+    The arrays are read-only, unless `writable`: then each has a buffer that is writable, or a copy.
+    """
 
-    def __init__(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
+    __slots__ = ("buffers", "pending", "writable")
+
+    def __init__(self, buffers: Sequence[bytes | bytearray | memoryview], *, writable: bool = False) -> None:
         self.buffers = buffers
         self.pending = 0
+        self.writable = writable
 
     def raw(self, data: bytes) -> Raw:
         """Return the raw buffer that the extension type's `data` names."""
@@ -114,7 +120,10 @@ class ArrayReader:
         if len(data) != 4 or index >= len(self.buffers):
             raise ProtocolError(f"raw buffer {index} is named but the message has {len(self.buffers)}")
         self.pending += 1
-        return Raw(memoryview(self.buffers[index]).toreadonly())
+        view = memoryview(self.buffers[index])
+        if not self.writable:
+            return Raw(view.toreadonly())
+        return Raw(memoryview(bytearray(view)) if view.readonly else view)
 
     def read(self, found: dict[Any, Any]) -> Any:
         """Return the array or scalar that a map stands for, or the map itself when it stands for none."""
@@ -148,16 +157,16 @@ class ArrayReader:
                 raise ProtocolError(f"array shape {shape!r:.60} holds {length!r:.20}, not a length")
         return _view(shape, read_dtype(form[b"type"]), self._data(form[b"data"]))
 
-    def _data(self, data: object) -> bytes | memoryview:
+    def _data(self, data: object) -> bytes | bytearray | memoryview:
         if type(data) is bytes:
-            return data
+            return bytearray(data) if self.writable else data
         if type(data) is Raw:
             self.pending -= 1
             return data.view
         raise ProtocolError(f"array data is a {type(data).__name__}, neither bin nor a raw buffer")
 
 
-def _view(shape: Sequence[int], dtype: np.dtype[Any], data: bytes | memoryview) -> np.ndarray[Any, Any]:
+def _view(shape: Sequence[int], dtype: np.dtype[Any], data: bytes | bytearray | memoryview) -> np.ndarray[Any, Any]:
     import numpy as np
 
     needed = dtype.itemsize

@@ -7,11 +7,13 @@ What a reader accepts, checked before anything is built:
   length prefixes             past UNCHECKED_MAX bytes of body, none that claims what does not follow
 So a hostile body costs its own size and at most what JOINED_MAX empty maps do, about 0.3 s and 100 MiB.
 Not guarded against: map keys chosen so that their hashes collide.
+The state of a stage goes to a file of ours: its arrays may be of any size and number.
 One thread encodes; any may decode.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -26,12 +28,13 @@ from zpipe.wire.scan import scan
 BODY_MAX = 64 * 2**20  # bytes
 JOINED_MAX = 2**20  # bytes
 ELEMENTS_MAX = 2**17  # values and keys
+STATE_RAW_MIN = 4096  # bytes from which on an array of a state is a buffer: only what is not is limited
 NESTING_MAX = 1023  # of an item; the list of the items in a body is one more
 BUFFERS_MAX = 1024  # raw buffers of one item; further arrays travel inline
 UNCHECKED_MAX = 1024  # bytes up to which a lying length prefix costs less than looking for it
 SHORT_MAX = 4096  # values of a list up to which a lie costs little: nested as deep as may be, 32 MiB
 
-MAY_HOLD = "an item may hold None, bool, int, float, str, bytes, list, tuple, dict, aware datetime and numpy arrays"
+MAY_HOLD = "may hold None, bool, int, float, str, bytes, list, tuple, dict, aware datetime and numpy arrays"
 
 Buffer = bytes | bytearray | memoryview
 
@@ -90,6 +93,21 @@ _packing = _Packing()
 _pack = _packing.pack
 
 
+class _StatePacking(_Packing):
+    """Hands out every array but small ones; not kept, for its memory has grown to the size of the state."""
+
+    def _other(self, value: object) -> object:
+        form = to_map(value, self._raw, raw_min=STATE_RAW_MIN, raw_max=sys.maxsize)
+        if form is None:
+            raise TypeError(type(value))
+        self.arrays = True
+        return form
+
+    def _raw(self, view: memoryview) -> object:
+        self.buffers.append(view)
+        return msgpack.ExtType(RAW_CODE, (len(self.buffers) - 1).to_bytes(4, "big"))
+
+
 def encode_item(value: object) -> Encoded:
     """Encode one item; large arrays are not copied and must not change any more.
 
@@ -113,6 +131,54 @@ def encode_item(value: object) -> Encoded:
 def decode_item(encoded: Encoded) -> Any:
     """Decode one encoded item; arrays are read-only views.  Raises ProtocolError."""
     return _decode(encoded.head, 1, encoded.arrays, encoded.buffers)
+
+
+def encode_state(value: object) -> Encoded:
+    """Encode the state of a stage; arrays are not copied and must not change any more.
+
+    Raises EncodeError naming the type and the place of what cannot be saved.
+    """
+    packing = _StatePacking()
+    try:
+        head = packing.pack(value)
+    except (TypeError, ValueError, OverflowError, BufferError) as error:
+        raise _explain(value, error, "state", packing.pack) from None
+    finally:
+        del packing.pack  # it leads back to its owner: the arrays would wait for the collector
+    if len(head) > BODY_MAX:
+        raise EncodeError(
+            f"state takes {len(head)} bytes of msgpack besides its arrays, more than {BODY_MAX}: use numpy arrays"
+        )
+    unpacker = msgpack.Unpacker(max_buffer_size=len(head))
+    unpacker.feed(head)
+    try:
+        unpacker.skip()
+    except msgpack.StackError:
+        raise EncodeError(f"state nests deeper than {NESTING_MAX}") from None
+    return Encoded(head, tuple(packing.buffers), packing.arrays)
+
+
+def decode_state(encoded: Encoded) -> Any:
+    """Decode a state; its arrays may be written to, and use the buffers as they are where those may be.
+
+    Raises ProtocolError.
+    """
+    reader = ArrayReader(encoded.buffers, writable=True)
+
+    def extension(code: int, data: bytes) -> object:
+        return reader.raw(data) if code == RAW_CODE else msgpack.ExtType(code, data)
+
+    def read(pairs: list[tuple[Any, Any]]) -> Any:
+        return reader.read(_frozen_map(pairs)) if encoded.arrays else _frozen_map(pairs)
+
+    try:
+        value = msgpack.unpackb(
+            encoded.head, strict_map_key=False, timestamp=3, ext_hook=extension, object_pairs_hook=read
+        )
+    except (TypeError, ValueError, OverflowError, RecursionError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"state is not msgpack: {_reason(error)}") from None
+    reader.finish()
+    return value
 
 
 def decode_run(run: Run) -> list[Any]:
@@ -295,29 +361,31 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _explain(value: object, error: Exception) -> EncodeError:
-    """Find what made `error` in an item, and where it sits."""
-    todo: list[tuple[object, str, int]] = [(value, "item", 0)]
+def _explain(
+    value: object, error: Exception, what: str = "item", pack: Callable[[object], bytes] = _pack
+) -> EncodeError:
+    """Find what made `error` in an item, or a state, and where it sits."""
+    todo: list[tuple[object, str, int]] = [(value, what, 0)]
     while todo:
         found, place, depth = todo.pop()
         if depth > NESTING_MAX:
-            return EncodeError(f"item nests deeper than {NESTING_MAX} at {place[:40]}...")
+            return EncodeError(f"{what} nests deeper than {NESTING_MAX} at {place[:40]}...")
         if isinstance(found, dict):
             for key in found:
-                if fault := _fault(key):
+                if fault := _fault(key, pack):
                     return EncodeError(f"{place} has a key that is {fault}: keys may be str, int or bytes")
             todo += [(v, f"{place}[{k!r:.40}]", depth + 1) for k, v in reversed(found.items())]
         elif isinstance(found, (list, tuple)):
             indexed = reversed(list(enumerate(found)))
             todo += [(v, f"{place}[{i}]", depth + 1) for i, v in indexed]
-        elif fault := _fault(found):
-            return EncodeError(f"{place} is {fault}: {MAY_HOLD}")
-    return EncodeError(f"item cannot travel: {_reason(error)}")
+        elif fault := _fault(found, pack):
+            return EncodeError(f"{place} is {fault}: {'an' if what == 'item' else 'a'} {what} {MAY_HOLD}")
+    return EncodeError(f"{what} cannot travel: {_reason(error)}")
 
 
-def _fault(value: object) -> str | None:
+def _fault(value: object, pack: Callable[[object], bytes]) -> str | None:
     try:
-        _pack(value)
+        pack(value)
         return None
     except UnfitError as error:
         return str(error)
