@@ -1,0 +1,152 @@
+"""Saves in the run folder: what is written comes back, and what was altered is one clear error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zpipe.core.memory import Save
+from zpipe.processes.codec import WireCodec
+from zpipe.processes.saves import Saves
+from zpipe.values.errors import SaveError
+from zpipe.values.paths import Mark, Run
+from zpipe.wire import body
+
+CODEC = WireCodec()
+CURSOR = {"epoch": 1, "next": [[0, [5, 2]]], "resting": [0], "ended": [], "closing": [[0, 3]], "turn": None}
+BIG = {"x": np.arange(2**15), "name": "big"}  # an item that travels with a buffer of its own
+
+
+def state_of(value: Any) -> list[Any]:
+    """Return what a caller saves: the position of its hooks, and a state."""
+    return [7, CODEC.encode_state(value)]
+
+
+def outputs() -> list[tuple[int, Run]]:
+    """Return one run of each kind: small items, marks among them, one item with a buffer, a mark alone."""
+    mixed = [CODEC.encode(1), None, CODEC.encode({"b": 2})]
+    return [
+        (3, Run(0, 4, (), 3, mixed, epoch=1, digest=99, marks=bytes([0, Mark.TOMB, 0]))),
+        (4, Run(1, 0, (2,), 1, [CODEC.encode(BIG)])),
+        (3, Run(0, 7, (), 1, [None], marks=bytes([Mark.FIN]))),
+    ]
+
+
+def whole(folder: Path) -> Saves:
+    """Write a save with everything that there may be in one."""
+    saves = Saves(folder, "fit/lr=0.1", 1)
+    saves.claim()
+    saves.write(Save(CURSOR, state_of({"w": np.arange(10_000), "b": np.zeros(3), "n": 5}), outputs()))
+    return saves
+
+
+def test_before_the_first_save_there_is_none(tmp_path: Path) -> None:
+    saves = Saves(tmp_path, "fit", 1)
+    saves.claim()
+    assert saves.read() is None
+
+
+def test_cursor_state_and_outputs_come_back(tmp_path: Path) -> None:
+    found = whole(tmp_path).read()
+    assert found is not None
+    assert found.cursor == CURSOR
+    hook_position, part = found.state
+    state = CODEC.decode_state(part)
+    assert hook_position == 7
+    assert (state["w"].tolist(), state["b"].tolist(), state["n"]) == (list(range(10_000)), [0, 0, 0], 5)
+    assert [edge for edge, _ in found.outs] == [3, 4, 3]
+    assert [run.key for _, run in found.outs] == [run.key for _, run in outputs()]
+    mixed, big, mark = (CODEC.decode(run) for _, run in found.outs)
+    assert (mixed, mark) == ([1, None, {"b": 2}], [None])
+    assert (big[0]["x"].tolist(), big[0]["name"]) == (list(range(2**15)), "big")
+    assert [run.marks for _, run in found.outs] == [bytes([0, 1, 0]), None, bytes([4])]
+    assert (found.outs[0][1].epoch, found.outs[0][1].digest) == (1, 99)
+
+
+def test_a_stage_without_a_state_saves_its_cursor(tmp_path: Path) -> None:
+    saves = Saves(tmp_path, "batch", 1)
+    saves.claim()
+    saves.write(Save(CURSOR, [0, None], []))
+    assert saves.read() == Save(CURSOR, [0, None], [])
+
+
+def test_arrays_of_a_restored_state_use_the_memory_they_were_read_into(tmp_path: Path) -> None:
+    found = whole(tmp_path).read()
+    assert found is not None
+    part = found.state[1]
+    w = CODEC.decode_state(part)["w"]
+    w[0] = 7
+    assert np.shares_memory(w, np.frombuffer(part.buffers[0], np.uint8))
+
+
+def test_a_state_may_be_larger_than_an_item(tmp_path: Path) -> None:
+    saves = Saves(tmp_path, "fit", 1)
+    saves.claim()
+    state = {str(k): np.full(body.BODY_MAX // 4, k, np.uint8) for k in range(5)}
+    saves.write(Save(CURSOR, state_of(state), []))
+    assert saves.path.stat().st_size > body.BODY_MAX
+    found = saves.read()
+    assert found is not None
+    assert [(a[0], a[-1], len(a)) for a in CODEC.decode_state(found.state[1]).values()] == [
+        (0, 0, 16777216), (1, 1, 16777216), (2, 2, 16777216), (3, 3, 16777216), (4, 4, 16777216),
+    ]  # fmt: skip
+
+
+def test_a_file_that_is_cut_off_anywhere_is_one_clear_error(tmp_path: Path) -> None:
+    saves = whole(tmp_path)
+    data = saves.path.read_bytes()
+    for size in {*range(0, 400), *range(400, len(data), 4999), *range(len(data) - 50, len(data))}:
+        saves.path.write_bytes(data[:size])
+        with pytest.raises(SaveError, match=r"cannot be read .*: it holds what stage 'fit/lr=0.1' knew; start the run"):
+            saves.read()
+
+
+def test_a_byte_that_was_altered_anywhere_is_one_clear_error(tmp_path: Path) -> None:
+    saves = whole(tmp_path)
+    data = bytearray(saves.path.read_bytes())
+    for at in {*range(0, 400), *range(400, len(data), 4999), *range(len(data) - 50, len(data))}:
+        data[at] ^= 0x11
+        saves.path.write_bytes(data)
+        with pytest.raises(SaveError, match="cannot be read"):
+            saves.read()
+        data[at] ^= 0x11
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "it is cut off"),
+        (b"not a save", "it is no save"),
+        (b"zpsave\x00\x01" + bytes(20), "it is of version 1, not 2"),
+        (b"zpsave\x00\x02" + b"\x7f" + bytes(20), "it is cut off, or was altered"),
+    ],
+)
+def test_what_is_no_save_is_said(tmp_path: Path, data: bytes, why: str) -> None:
+    saves = whole(tmp_path)
+    saves.path.write_bytes(data)
+    with pytest.raises(SaveError) as caught:
+        saves.read()
+    assert str(caught.value) == (
+        f"{saves.path} cannot be read ({why}): it holds what stage 'fit/lr=0.1' knew; start the run anew"
+    )
+
+
+def test_more_than_was_written_is_an_error(tmp_path: Path) -> None:
+    saves = whole(tmp_path)
+    with open(saves.path, "ab") as file:
+        file.write(b"x")
+    with pytest.raises(SaveError, match="more follows than was written"):
+        saves.read()
+
+
+def test_a_save_that_cannot_be_written_leaves_the_last_one_and_nothing_half_done(tmp_path: Path) -> None:
+    saves = whole(tmp_path)
+    before = saves.path.read_bytes()
+    saves.path.with_name(saves.path.name + ".new").symlink_to("/dev/full")
+    with pytest.raises(SaveError, match="No space left on device: free some space and run again"):
+        saves.write(Save(CURSOR, [0, None], outputs()))
+    assert saves.path.read_bytes() == before
+    assert not list(tmp_path.glob("*.new"))
