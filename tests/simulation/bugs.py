@@ -243,9 +243,17 @@ class ResendsNothing(World):
     """Restores a save into the cursor, but does not send the outputs in it."""
 
     def start(self, stage: Any, slot: int) -> None:
-        if stage.name in self.saves:
-            self.saves[stage.name].outs = []
+        save = self.last_save(stage.name)
+        if save is not None:
+            save.outs = []
         super().start(stage, slot)
+
+
+class SavesOverLaterLives(World):
+    """Has one save for all lives of a stage: one that is held up writes over that of the next."""
+
+    def write_save(self, node: Any, save: Any) -> None:
+        self.saves[node.stage.name] = {0: save}
 
 
 @dataclass(frozen=True)
@@ -313,5 +321,6 @@ BUGS = tuple(
         ),
         (ForgetsHookPosition, "what a hook makes keeps its positions across lives"),
         (ResendsNothing, "a new life sends again the outputs in its save"),
+        (SavesOverLaterLives, "a life that was overtaken hides no later save"),
     )
 )

@@ -312,4 +312,5 @@ def faults(r: random.Random) -> Faults:
         late=r.choice((0.0, 0.9)),
         stop_s=r.choice((None, None, None, 0.02 + 0.3 * r.random())),
         until_s=r.choice((0.5, 1.0, 3.0)),
+        held_up=r.choice((0.0, 0.0, 0.1)),
     )

@@ -150,3 +150,99 @@ def test_a_save_that_cannot_be_written_leaves_the_last_one_and_nothing_half_done
         saves.write(Save(CURSOR, [0, None], outputs()))
     assert saves.path.read_bytes() == before
     assert not list(tmp_path.glob("*.new"))
+
+
+# -- lives ------------------------------------------------------------------------------------------------
+
+
+def life(folder: Path, fence: int) -> Saves:
+    """Begin a life."""
+    saves = Saves(folder, "fit", fence)
+    saves.claim()
+    return saves
+
+
+def save_of(n: int) -> Save:
+    return Save({"turn": n}, [0, None], [])
+
+
+def turn(found: Save | None) -> Any:
+    """Return what `save_of` made a save of."""
+    return None if found is None else found.cursor["turn"]
+
+
+def test_the_next_life_reads_what_the_last_one_saved(tmp_path: Path) -> None:
+    first = life(tmp_path, 1)
+    first.write(save_of(1))
+    first.write(save_of(2))
+    assert turn(life(tmp_path, 2).read()) == 2
+
+
+def test_a_life_that_saved_nothing_leaves_the_save_before_it(tmp_path: Path) -> None:
+    life(tmp_path, 1).write(save_of(1))
+    life(tmp_path, 2)
+    assert turn(life(tmp_path, 3).read()) == 1
+
+
+def test_a_life_that_was_overtaken_knows_it(tmp_path: Path) -> None:
+    first = life(tmp_path, 1)
+    assert first.is_ours()
+    second = life(tmp_path, 2)
+    assert (first.is_ours(), second.is_ours()) == (False, True)
+
+
+def test_a_life_that_is_late_cannot_claim(tmp_path: Path) -> None:
+    second = life(tmp_path, 2)
+    with pytest.raises(SaveError, match="a later life of stage 'fit' has taken over"):
+        life(tmp_path, 1)
+    assert second.is_ours()
+    assert turn(life(tmp_path, 10).read()) is None
+
+
+def test_a_late_save_of_an_earlier_life_hides_no_later_one_and_may_not_be_acknowledged(tmp_path: Path) -> None:
+    first = life(tmp_path, 1)
+    first.write(save_of(1))
+    assert first.is_ours()  # it looks, and is held up before it writes
+    second = life(tmp_path, 2)
+    second.write(save_of(2))
+    with pytest.raises(SaveError, match="later life"):
+        first.write(save_of(3))
+    assert turn(second.read()) == 2
+    assert turn(life(tmp_path, 3).read()) == 2
+
+
+def test_a_late_save_is_read_where_no_later_life_has_saved(tmp_path: Path) -> None:
+    first = life(tmp_path, 1)
+    first.write(save_of(1))
+    life(tmp_path, 2)
+    with pytest.raises(SaveError, match="later life"):
+        first.write(save_of(3))
+    assert turn(life(tmp_path, 3).read()) == 3
+
+
+def test_the_first_save_of_a_life_removes_those_of_earlier_ones(tmp_path: Path) -> None:
+    life(tmp_path, 9).write(save_of(1))
+    (tmp_path / "fit.9.save.new").touch()  # it died while it wrote
+    (tmp_path / "fit.1.9.save").touch()  # of stage 'fit.1'
+    tenth = life(tmp_path, 10)
+    assert (tmp_path / "fit.9.save").exists()
+    tenth.write(save_of(2))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fit.1.9.save", "fit.10.fence", "fit.10.save"]
+
+
+def test_a_life_whose_half_written_save_was_removed_ends_as_overtaken(tmp_path: Path) -> None:
+    first = life(tmp_path, 1)
+    life(tmp_path, 2)
+    first.path.with_name("fit.1.save.new").symlink_to(tmp_path / "gone" / "file")  # it cannot be written
+    with pytest.raises(SaveError, match="later life"):
+        first.write(save_of(3))
+
+
+def test_a_save_that_a_later_life_has_removed_is_not_missed_in_silence(tmp_path: Path) -> None:
+    life(tmp_path, 1).write(save_of(1))
+    second = life(tmp_path, 2)
+    third = life(tmp_path, 3)
+    third.read()
+    third.write(save_of(3))
+    with pytest.raises(SaveError, match="later life"):
+        second.read()

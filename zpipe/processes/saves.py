@@ -1,7 +1,12 @@
-"""Saves of stages with memory, in the run folder: written whole, then renamed over the last one.
+"""Saves of stages with memory, in the run folder: one file for each life that has saved, replaced as a whole.
+
+Files bear the fence of their life, its number among the lives of the stage: `NAME.3.fence` says that the third
+has begun, `NAME.3.save` is what it saved last.  A life makes its fence before it reads, and looks for later ones
+after it has written: either it sees them, or they see what it wrote.  So a life that was held up on the way
+overwrites nothing of a later one, and acknowledges nothing that a later one has not read.
 
 A rename is atomic against the death of any process; against power loss it would want an fsync, which costs
-more than the save.  A life claims its fence before it reads, and finds out by it that another has.
+more than the save.
 
     file      magic (6 bytes), version (2), section ...      all integers big-endian
     section   length (8), bytes, crc32 of the bytes (4)
@@ -34,37 +39,63 @@ _NESTING_MAX = 8  # of the contents
 
 
 class Saves:
-    """The saves of one stage."""
+    """The saves of one stage, as one of its lives sees them."""
 
     def __init__(self, folder: Path, stage: str, fence: int) -> None:
-        name = stage.replace("/", "~")
-        self.path = folder / f"{name}.save"
-        self.fence_path = folder / f"{name}.fence"
+        self.folder = folder
+        self.name = stage.replace("/", "~")
+        self.path = folder / f"{self.name}.{fence}.save"
         self.stage = stage
         self.fence = fence
+        self._is_first = True  # whether earlier lives may have left saves
+
+    # -- fences -------------------------------------------------------------------------------------
 
     def claim(self) -> None:
         """Make this life the one that may save.  Raises SaveError when a later one has."""
-        if self._claimed() > self.fence:
-            raise SaveError(f"stage {self.stage!r}: a later life holds {self.fence_path}: let this one end")
-        temporary = self.fence_path.with_name(self.fence_path.name + ".new")
-        temporary.write_bytes(str(self.fence).encode())
-        os.replace(temporary, self.fence_path)
+        path = self.folder / f"{self.name}.{self.fence}.fence"
+        try:
+            path.touch()
+        except OSError as error:
+            raise SaveError(f"cannot write {path}: {error.strerror}: free some space and run again") from error
+        self._check()
+        self._remove(".fence")
 
     def is_ours(self) -> bool:
         """Tell whether no later life has claimed the stage."""
-        return self._claimed() == self.fence
+        return self.fence == max(self._fences(".fence"), default=0)
 
-    def _claimed(self) -> int:
+    def _check(self) -> None:
+        if not self.is_ours():
+            raise SaveError(f"a later life of stage {self.stage!r} has taken over: let this one end")
+
+    def _fences(self, kind: str) -> list[int]:
+        """Return the fences of the lives that have a file of this kind."""
+        prefix = self.name + "."
+        found = []
         try:
-            return int(self.fence_path.read_bytes() or b"0")
-        except FileNotFoundError:
-            return 0
-        except ValueError:
-            raise SaveError(f"{self.fence_path} is no fence: the run folder was changed from outside") from None
+            names = os.listdir(self.folder)
+        except OSError as error:
+            raise SaveError(f"cannot read {self.folder}: {error.strerror}: start the run anew") from error
+        for name in names:
+            fence = name[len(prefix) : -len(kind)]
+            if name.startswith(prefix) and name.endswith(kind) and fence.isdecimal():
+                found.append(int(fence))
+        return found
+
+    def _remove(self, kind: str) -> None:
+        """Remove the files of this kind that earlier lives have left."""
+        for fence in self._fences(kind):
+            if fence < self.fence:
+                (self.folder / f"{self.name}.{fence}{kind}").unlink(missing_ok=True)
+
+    # -- saves --------------------------------------------------------------------------------------
 
     def write(self, save: Save) -> None:
-        """Make a save the one that the next life reads.  Raises SaveError when it cannot be written."""
+        """Make a save the one that the next life reads; after that what it covers may be acknowledged.
+
+        Raises SaveError when it cannot be written, and when a later life has begun without it.
+        """
         temporary = self.path.with_name(self.path.name + ".new")
         try:
             with open(temporary, "wb") as file:
@@ -74,21 +105,33 @@ class Saves:
             os.replace(temporary, self.path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
+            self._check()  # a later life removes what this one was writing
             raise SaveError(f"cannot write {self.path}: {error.strerror}: free some space and run again") from error
+        self._check()
+        if self._is_first:
+            self._is_first = False
+            self._remove(".save")
+            self._remove(".save.new")
 
     def read(self) -> Save | None:
         """Return the last save, None before the first.  Raises SaveError when it cannot be read.
 
         Its buffers belong to nobody else and may be written to.
         """
-        try:
-            with open(self.path, "rb") as file:
-                return _read(file)
-        except FileNotFoundError:
+        fence = max((fence for fence in self._fences(".save") if fence <= self.fence), default=None)
+        if fence is None:
+            self._check()  # a later life may have removed it
             return None
+        path = self.folder / f"{self.name}.{fence}.save"
+        try:
+            with open(path, "rb") as file:
+                return _read(file)
+        except FileNotFoundError:  # removed by a later life
+            self._check()
+            raise SaveError(f"{path} was removed from outside: start the run anew") from None
         except (OSError, ProtocolError, ValueError, TypeError) as error:
             raise SaveError(
-                f"{self.path} cannot be read ({error}): it holds what stage {self.stage!r} knew; start the run anew"
+                f"{path} cannot be read ({error}): it holds what stage {self.stage!r} knew; start the run anew"
             ) from error
 
 

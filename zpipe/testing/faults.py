@@ -26,6 +26,7 @@ class Faults:
     registry_down_s: float = 0.5
     omissions: float = 0.0  # rosters leave out a worker that lives, and name it again
     zombies: float = 0.0  # a worker is declared dead, replaced, and goes on for a while
+    held_up: float = 0.0  # chance that a life is held up in the middle of a save until it has been replaced
     late: float = 0.0  # chance that news of a source does not reach the registry
     stop_s: float | None = None  # when all sources are told to stop reading
     until_s: float = 5.0

@@ -103,8 +103,8 @@ class Node:
         target = world.targets[stage.name]
         made = target(self) if stage.role == "source" else target()
         self.caller = world.caller_type(stage, made, self.worker, world.codec, lambda: world.now_s, current)
-        save = world.saves.get(stage.name)
-        world.fences[stage.name] = inc
+        self.fence = world.fences[stage.name] = world.fences.get(stage.name, 0) + 1
+        save = world.last_save(stage.name)
         if stage.memory and save is not None:
             self.worker.restore(save)
             self.caller.restore(save.state)
@@ -199,9 +199,15 @@ class Node:
         pass
 
     def _save(self, save: Save) -> None:
-        if self.world.fences[self.stage.name] != self.inc:
+        world, faults = self.world, self.world.faults
+        if world.fences[self.stage.name] != self.fence:
             raise Killed  # a later life has taken over
-        self.world.saves[self.stage.name] = save
+        if faults.held_up and world.now_s < faults.until_s and world.random.random() < faults.held_up:
+            # It has looked, and writes when a later life may have begun; then it looks again, and leaves.
+            world.disown(self, 0.5)
+            world.at(world.now_s + world.random.random(), world.write_save, self, save)
+            raise Killed
+        world.write_save(self, save)
 
 
 class World:
@@ -232,8 +238,8 @@ class World:
         self.events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self.sequence = 0
         self.nodes: dict[int, Node] = {}
-        self.saves: dict[str, Save] = {}
-        self.fences: dict[str, int] = {}  # who may save
+        self.saves: dict[str, dict[int, Save]] = {}  # by stage, and by the fence of the life that wrote it
+        self.fences: dict[str, int] = {}  # of the last life of each stage: it may save
         self.watermarks: dict[int, tuple[Position, bool]] = {}
         self.reaches: dict[int, int] = {}  # of sources, as their dead lives have noted them
         self.ends: dict[int, int] = {}  # positions at which sources have ended
@@ -285,6 +291,20 @@ class World:
             if self.complete:
                 return "complete"
         return "hung"
+
+    # -- disk ---------------------------------------------------------------------------------------
+
+    def write_save(self, node: Node, save: Save) -> None:
+        """Write a save beside those of other lives; those of earlier ones are of no use any more."""
+        saves = self.saves.setdefault(node.stage.name, {})
+        saves[node.fence] = save
+        for fence in [fence for fence in saves if fence < node.fence]:
+            del saves[fence]
+
+    def last_save(self, stage: str) -> Save | None:
+        """Return what a new life begins with."""
+        saves = self.saves.get(stage)
+        return saves[max(saves)] if saves else None
 
     def service_s(self, stage: StagePlan, items: int) -> float:
         return self.random.choice((0.0001, 0.001, 0.01)) * max(items, 1)
