@@ -43,6 +43,8 @@ def main() -> int:
     once = os.path.join(welcome["run_folder"], f"once-{welcome['worker']}")
     behave(args.stage, once, control, inc)
     state |= {"state": "live", "counters": {"in": 5, "done": 5, "out": 5, "busy_s": 3.0, "starved_s": 1.0}}
+    if args.stage == "cut-off":
+        state["counters"]["unreached"] = 1
     state["sources"] = {n: [0, 0, 0, False] for n in welcome["partitions"]}
     control.beat_now()
     readers = sum(stage["workers"] for stage in welcome["plan"]["stages"]) - 1

@@ -164,6 +164,23 @@ def test_a_killed_registry_comes_back_at_the_same_address(tmp_path: Path) -> Non
     assert (report.state, report.stages[1].taken) == ("interrupted", 5)
 
 
+def test_a_worker_that_cannot_reach_another_is_one_warning(tmp_path: Path) -> None:
+    plan, folder = make_plan(tmp_path, "endless", "cut-off")
+    events: list[tuple[str, str]] = []
+    seen: list[int] = []
+
+    def progress(table: Mapping[str, Any]) -> None:
+        seen.extend(row["pid"] for row in table["workers"] if row["counters"].get("unreached"))
+        interrupt(table)
+
+    interrupt = interrupt_when(lambda table: len(seen) >= 2, 1)
+    launch(plan, folder, on_event=lambda *event: events.append(event), progress=progress)
+    warnings = [line for kind, line in events if kind == "warning" and "interrupted" not in line]
+    assert warnings == [
+        f"cut-off-1 cannot reach a worker beside it: {folder.path}/logs/cut-off-1.log says which, and why"
+    ]
+
+
 def test_chaos_kills_and_counts_and_the_run_still_ends(tmp_path: Path) -> None:
     def progress(table: Mapping[str, Any]) -> None:
         if chaos.kills.total() >= 8:

@@ -162,6 +162,7 @@ class Launcher:
         self._tally.see(table)
         self._progress(table)
         self._warn_of_long_calls(table)
+        self._warn_of_the_unreached(table)
         for death in self._crew.look(table, asked_s, now_s):
             said = last_line(death.slot.program.log).removeprefix("zpipe: ")
             self._crew.fail(f"{death.slot.name} failed: {said}", now_s)
@@ -220,6 +221,14 @@ class Launcher:
                 self._warned.add((row["worker"], call["path"]))
                 line = f"{row['worker']} has been running {call['path']} for {call['age_s']:.0f} s"
                 self._event("warning", line)
+
+    def _warn_of_the_unreached(self, table: Message) -> None:
+        for row in table["workers"]:
+            worker = row["worker"]
+            if row["counters"].get("unreached") and (worker, "") not in self._warned:
+                self._warned.add((worker, ""))
+                where = self.folder.log(worker) if worker in self._stages else "its output"
+                self._event("warning", f"{worker} cannot reach a worker beside it: {where} says which, and why")
 
     def _wreak(self, chaos: Chaos) -> None:
         name = chaos.victim([name for name in self._stages if self._supervisor.slots[name].pid])

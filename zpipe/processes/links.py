@@ -6,8 +6,9 @@ cannot be sent on it any more is told to the machine, which dials anew.
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,26 @@ from zpipe.wire.frames import Ack, Data, Open, Sync
 BURST = 200  # messages taken from one socket before the others are looked at
 REDIAL_ACKS_S = 0.05  # an ack connection that failed is dialled again after this
 ACKS_UP_S = 2.0  # and one that never came up after this
+RETRY_S, RETRY_MAX_S = 0.002, 0.05  # what could not be sent is tried again, ever less often
+UNREACHED_S = 15.0  # a peer that nothing gets through to is worth a line: a dead one leaves the rosters by then
+
+
+class _Again:
+    """When to try again to send something."""
+
+    __slots__ = ("due_s", "pause_s")
+
+    def __init__(self) -> None:
+        self.due_s = 0.0
+        self.pause_s = RETRY_S
+
+    def put_off(self, now_s: float) -> None:
+        self.due_s = now_s + self.pause_s
+        self.pause_s = min(2 * self.pause_s, RETRY_MAX_S)
+
+    @property
+    def is_soon(self) -> bool:
+        return self.pause_s < RETRY_MAX_S
 
 
 @dataclass
@@ -33,6 +54,7 @@ class _Data:
     socket: sockets.Socket
     opening: list[Any] | None
     crc: bool  # on a network, not within a machine
+    again: _Again = field(default_factory=_Again)
 
 
 @dataclass
@@ -44,6 +66,7 @@ class _Acks:
     up: bool = False
     dialled_s: float = 0.0
     waiting: dict[int, Ack] = field(default_factory=dict)  # by generation
+    again: _Again = field(default_factory=_Again)
 
 
 class Links:
@@ -51,11 +74,12 @@ class Links:
 
     def __init__(
         self, worker: Worker, *, host: str, sockets_dir: str | None, transport: str, stage: str,
-        save: Callable[[Save], None],
+        save: Callable[[Save], None], warn: Callable[[str], None] | None = None,
     ) -> None:  # fmt: skip
         self.worker = worker
         self.stage = stage
         self.save = save
+        self.warn = warn or _say
         self.context = sockets.context()
         self.poller = sockets.Poller()
         self.data: dict[int, _Data] = {}  # by receiver
@@ -67,6 +91,9 @@ class Links:
         self.readable: dict[Any, int] = {}  # what the last wait found
         self.pending = False  # whether something could not be sent yet
         self.refused = 0
+        self.names: dict[int, str] = {}  # of the workers at the other ends
+        self.tried: dict[int, float] = {}  # peers that nothing has got through to, since when
+        self.unreached: set[int] = set()  # and those of them that were warned of
         limits = worker.limits
         if worker.inlet is not None:
             self.inbox, self.inbox_endpoints = sockets.bind_pull(
@@ -147,24 +174,42 @@ class Links:
                 self.worker.dispatch(now_s)
 
     def retry(self, now_s: float) -> bool:
-        """Go on with what could not be sent yet; tells whether something still waits."""
-        waiting = False
-        for entry in list(self.data.values()):
+        """Go on with what could not be sent yet; tells whether something is to be tried again soon."""
+        waiting: list[_Again] = []
+        for inc, entry in self.data.items():
             if entry.opening is not None:
-                if sockets.send(entry.socket, entry.opening):
-                    entry.opening = None
-                else:
-                    waiting = True
-        for returns in self.returns.values():
-            if returns.waiting:
-                waiting = not self._send_acks(now_s, returns) or waiting
-        self.pending = waiting
-        return waiting
+                if entry.again.due_s <= now_s:
+                    if sockets.send(entry.socket, entry.opening):
+                        entry.opening = None
+                        self._reached(inc)
+                        continue
+                    entry.again.put_off(now_s)
+                waiting.append(entry.again)
+        for src, returns in self.returns.items():
+            if returns.waiting and (returns.again.due_s > now_s or not self._send_acks(now_s, src, returns)):
+                waiting.append(returns.again)
+        self.pending = bool(waiting)
+        return any(again.is_soon for again in waiting)
+
+    def _reached(self, inc: int) -> None:
+        self.tried.pop(inc, None)
+        self.unreached.discard(inc)
+
+    def _try(self, now_s: float, inc: int, endpoints: Sequence[str]) -> None:
+        """Note that a peer is dialled; warn, once, when nothing has got through to it for long."""
+        tried_s = now_s - self.tried.setdefault(inc, now_s)
+        if tried_s >= UNREACHED_S and inc not in self.unreached:
+            self.unreached.add(inc)
+            self.warn(
+                f"{self.names.get(inc, 'a worker')} lives but cannot be reached for {tried_s:.0f} s, "
+                f"{sockets.trouble(endpoints)}"
+            )
 
     def _dial(self, now_s: float, link: Link) -> None:
         if link.state == Link.DEAD:
             return
         info = {"proto": [1, 0], "stage": self.stage, "acks": self.acks_endpoints}
+        self._try(now_s, link.peer.inc, link.peer.endpoints)
         opening = frames.encode(Open(self.worker.inc, link.peer.inc, link.gen, link.peer.edge, info), crc=False)
         try:
             socket = sockets.dial_push(self.context, link.peer.endpoints)
@@ -196,17 +241,21 @@ class Links:
         if entry is not None and entry.link is link:
             del self.data[link.peer.inc]
             sockets.close(entry.socket)
+        if link.peer.inc not in self.worker.outlet.peers:
+            self._reached(link.peer.inc)  # nobody looks for it any more
 
     def _dial_acks(self, now_s: float, link: InLink) -> None:
         old = self.returns.pop(link.src, None)
         if old is not None:
             sockets.close(old.socket)
         entry = self.returns[link.src] = _Acks(link.acks)
-        self._connect(now_s, entry)
+        self._connect(now_s, link.src, entry)
 
-    def _connect(self, now_s: float, entry: _Acks) -> None:
+    def _connect(self, now_s: float, src: int, entry: _Acks) -> None:
         sockets.close(entry.socket)
-        entry.dialled_s, entry.up, entry.socket = now_s, False, None
+        if self.worker.inlet is not None and src in self.worker.inlet.named:  # else it may be gone
+            self._try(now_s, src, entry.endpoints)
+        entry.dialled_s, entry.up, entry.socket, entry.again = now_s, False, None, _Again()
         try:
             entry.socket = sockets.dial_push(self.context, entry.endpoints)
         except ConfigError:
@@ -216,16 +265,20 @@ class Links:
         entry = self.returns.get(ack.dst)
         if entry is not None:
             entry.waiting = {ack.gen: ack}
-            self._send_acks(now_s, entry)
+            self._send_acks(now_s, ack.dst, entry)
 
-    def _send_acks(self, now_s: float, entry: _Acks) -> bool:
+    def _send_acks(self, now_s: float, src: int, entry: _Acks) -> bool:
         for gen, ack in list(entry.waiting.items()):
             if entry.socket is None or not sockets.send(entry.socket, frames.encode(ack, crc=False)):
                 if now_s - entry.dialled_s >= (REDIAL_ACKS_S if entry.up else ACKS_UP_S):
-                    self._connect(now_s, entry)
+                    self._connect(now_s, src, entry)
+                else:
+                    entry.again.put_off(now_s)
                 self.pending = True
                 return False
-            entry.up = True
+            if not entry.up:
+                entry.up, entry.again = True, _Again()
+                self._reached(src)
             del entry.waiting[gen]
         return True
 
@@ -235,6 +288,11 @@ class Links:
         if entry is not None and current in (None, link):
             del self.returns[link.src]
             sockets.close(entry.socket)
+            self._reached(link.src)
+
+
+def _say(line: str) -> None:
+    print(f"zpipe: {line}", file=sys.stderr, flush=True)
 
 
 def host_address() -> str:

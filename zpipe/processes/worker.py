@@ -258,10 +258,12 @@ class WorkerProcess:
             self.worker.intake.stopping = True
 
     def _take_roster(self, now_s: float, roster: dict[str, Any]) -> None:
-        assert self.plan is not None and self.stage is not None and self.worker is not None
+        assert self.plan is not None and self.stage is not None
+        assert self.worker is not None and self.links is not None
         receivers: dict[int, Peer] = {}
         senders: set[int] = set()
         for peer in roster["peers"]:
+            self.links.names[peer["inc"]] = peer["worker"]
             for edge in self.plan.edges:
                 if edge.from_ == self.stage.number and edge.to == peer["stage_number"]:
                     inbox = tuple(peer["inbox"])
@@ -328,6 +330,7 @@ class WorkerProcess:
             "retained_bytes": worker.outlet.unsettled_bytes,
             "busy_s": caller.busy_s, "starved_s": self.starved_s, "blocked_s": self.blocked_s,
             "refused": (inlet.refused if inlet is not None else 0) + (self.links.refused if self.links else 0),
+            "unreached": len(self.links.unreached) if self.links else 0,
             "rss": _rss(), "saves": int(isinstance(intake, Memory) and intake.saves),
         }  # fmt: skip
 

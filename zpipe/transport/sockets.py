@@ -127,6 +127,14 @@ def choose(endpoints: Sequence[str]) -> str:
     return tcp[0]
 
 
+def trouble(endpoints: Sequence[str]) -> str:
+    """Say what is seen to be wrong with a peer that cannot be dialled, and what to do."""
+    gone = [endpoint for endpoint in endpoints if endpoint.startswith("ipc://") and not os.path.exists(endpoint[6:])]
+    if gone and len(gone) == len(endpoints):
+        return f"the file of {gone[0]} is gone: keep cleaners away from it, or use transport 'auto', and run again"
+    return f"nothing answers at {', '.join(endpoints) or 'an address it has not named'}: see the log of that worker"
+
+
 def send(push: Socket, frames: Sequence[Buffer]) -> bool:
     """Send without waiting and return whether it was taken.
 
