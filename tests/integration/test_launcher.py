@@ -187,7 +187,12 @@ def test_chaos_kills_and_counts_and_the_run_still_ends(tmp_path: Path) -> None:
             interrupt(table)
 
     chaos, interrupt = Chaos(0.1, seed=3), interrupt_when(lambda table: True, 1)
-    report = launch(*make_plan(tmp_path, "endless", "take"), chaos=chaos, progress=progress)
+    events: list[tuple[str, str]] = []
+    report = launch(
+        *make_plan(tmp_path, "endless", "take"), chaos=chaos, progress=progress,
+        on_event=lambda *event: events.append(event),
+    )  # fmt: skip
     assert report.state == "interrupted"
+    assert next(line for kind, line in events if kind == "warning") == chaos.warning != ""
     assert report.seed == 3
     assert sum(report.kills.values()) >= 8

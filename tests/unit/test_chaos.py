@@ -22,6 +22,14 @@ def test_without_workers_only_the_registry_is_killed() -> None:
     assert {chaos.victim([]) for _ in range(200)} == {None, REGISTRY}
 
 
+def test_kills_that_come_faster_than_workers_start_are_warned_of() -> None:
+    assert Chaos(0.1, seed=1).warning == (
+        "one kill in 0.1 s, where a worker takes 0.25 s or more to start: the run may not get on at all; "
+        "0.5 or more is hard enough on most pipelines"
+    )
+    assert Chaos(0.3, seed=1).warning == ""
+
+
 def test_a_kill_is_due_once_in_each_interval() -> None:
     chaos = Chaos(0.5, seed=1)
     assert [chaos.due(now_s) for now_s in (10.0, 10.4, 10.5, 10.6, 11.0)] == [False, False, True, False, True]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 REGISTRY = "registry"
 REGISTRY_SHARE = 0.1  # of all kills
+START_S = 0.25  # of processor time until a worker with numpy works
 
 
 class Chaos:
@@ -32,6 +33,16 @@ class Chaos:
     def wait_s(self, now_s: float) -> float:
         """Return the seconds until the next kill."""
         return self.every_s if self._next_s is None else max(0.0, self._next_s - now_s)
+
+    @property
+    def warning(self) -> str:
+        """Say, kindly, when workers are killed faster than they start; else nothing."""
+        if self.every_s >= START_S:
+            return ""
+        return (
+            f"one kill in {self.every_s:g} s, where a worker takes {START_S:g} s or more to start: "
+            "the run may not get on at all; 0.5 or more is hard enough on most pipelines"
+        )
 
     def victim(self, workers: Sequence[str]) -> str | None:
         """Choose among the living workers, or now and then the registry."""

@@ -104,6 +104,8 @@ class Launcher:
             self._event("start", f"{self.plan.name}: registry {self.address}, run folder {self.folder.path}")
             if self._chaos:
                 self._event("start", f"chaos: one kill in {self._chaos.every_s:g} s, seed {self._chaos.seed}")
+                if self._chaos.warning:
+                    self._event("warning", self._chaos.warning)
             if self._with_workers:
                 self._start_workers()
             while not self._is_over(time.monotonic()):
