@@ -66,6 +66,7 @@ class Bench:
         ([(3, 1), (4, 2), (1, 2)], 6, []),
         ([(2, 1), (9, 1), (4, 1), (1, 1)], 3, [[4, 4], [9, 9]]),
         ([(3, 1), (9, 1), (5, 1)], 1, [[3, 3], [5, 5], [9, 9]]),
+        ([(3, 1), (9, 1), (5, 2), (4, 1)], 1, [[3, 6], [9, 9]]),
     ],
 )
 def test_settled_seqs_are_a_base_and_ranges(settled: list[tuple[int, int]], base: int, ranges: list[list[int]]) -> None:
@@ -121,14 +122,21 @@ def test_an_open_of_the_known_generation_is_answered() -> None:
     assert (ack.got, bench.dialled, bench.inlet.refused) == (1, [(7, 1)], 0)
 
 
+def test_an_open_that_names_no_place_for_acks_opens_a_link_all_the_same() -> None:
+    bench = Bench()
+    bench.inlet.opened(Open(7, 1, 1, 3, {}))
+    assert bench.inlet.links[7].acks == ()
+
+
 def test_close_forgets_the_generation_it_names() -> None:
     bench = Bench()
     bench.open(gen=2)
     bench.inlet.closed(7, 1)
     bench.inlet.closed(8, 2)
-    assert bench.inlet.links[7].open
+    link = bench.inlet.links[7]
+    assert link.open
     bench.inlet.closed(7, 2)
-    assert (bench.inlet.links, bench.hung_up) == ({}, [(7, 2)])
+    assert (link.open, bench.inlet.links, bench.hung_up) == (False, {}, [(7, 2)])
 
 
 # -- data -----------------------------------------------------------------------------------------------
@@ -149,6 +157,14 @@ def test_a_run_is_taken_in_when_it_comes_next_and_within_the_limit() -> None:
     assert [(address.seq, address.n, address.left) for address in bench.addresses] == [(1, 2, 2), (3, 2, 2)]
 
 
+def test_nothing_is_taken_in_before_an_ack_has_given_credit() -> None:
+    bench = Bench()
+    bench.open()
+    assert not bench.data(1)
+    bench.flush()
+    assert bench.data(1)
+
+
 @pytest.mark.parametrize(("seq", "n", "echo"), [(1, 2, 0), (2, 1, 1), (3, 1, 2)])
 def test_what_leaves_a_gap_or_passes_the_limit_is_dropped_and_the_sender_told(seq: int, n: int, echo: int) -> None:
     bench = Bench()
@@ -159,6 +175,17 @@ def test_what_leaves_a_gap_or_passes_the_limit_is_dropped_and_the_sender_told(se
     assert (ack.got, ack.echo, bench.inlet.refused, bench.addresses) == (0, echo, 1, [])
 
 
+@pytest.mark.parametrize(("seq", "echo"), [(1, 0), (2, 1), (4, 3), (5, 4)])
+def test_a_run_that_does_not_come_next_is_dropped_however_much_credit_there_is(seq: int, echo: int) -> None:
+    bench = Bench()
+    bench.open()
+    bench.inlet.links[7].limit = 9
+    assert bench.data(1, 2)
+    assert not bench.data(seq, 2)
+    (ack,) = bench.flush()
+    assert (ack.got, ack.echo, len(bench.addresses)) == (2, echo, 1)
+
+
 @pytest.mark.parametrize("other", [{"src": 8}, {"gen": 2}, {"gen": 0}])
 def test_data_of_no_open_link_is_dropped_unheard(other: dict[str, int]) -> None:
     bench = Bench()
@@ -167,6 +194,18 @@ def test_data_of_no_open_link_is_dropped_unheard(other: dict[str, int]) -> None:
     assert not bench.data(1, **other)
     bench.sync(5, **other)
     assert (bench.flush(), bench.inlet.refused, bench.addresses) == ([], 1, [])
+
+
+def test_whatever_is_refused_is_counted() -> None:
+    bench = Bench()
+    bench.open()
+    for edge in (9, 8):
+        bench.open(edge=edge)
+    for gen in (2, 3):
+        bench.data(1, gen=gen)
+    for seq in (5, 6):
+        bench.data(seq)
+    assert bench.inlet.refused == 6
 
 
 def test_a_probe_raises_the_echo_notes_who_waits_and_is_answered() -> None:
@@ -238,6 +277,10 @@ def test_consumed_items_and_bytes_raise_the_limits() -> None:
     bench.addresses[0].consume()
     (second,) = bench.flush()
     assert (second.limit, second.limit_bytes, second.consumed, second.got) == (2, 130, 1, 1)
+    bench.data(2, nbytes=20)
+    bench.addresses[1].consume()
+    (third,) = bench.flush()
+    assert (third.limit, third.limit_bytes, third.consumed, third.got) == (3, 150, 2, 2)
 
 
 def test_the_budget_is_shared_by_the_senders_of_the_roster() -> None:
@@ -285,6 +328,21 @@ def test_a_window_holds_the_round_trip_and_at_least_its_share_of_work() -> None:
     assert [window(bench) for _ in range(5)] == [2, 4, 8, 11, 11]
     bench.inlet.flight_s = 0.015
     assert window(bench) == 16
+
+
+def test_the_round_trip_is_measured_from_the_first_of_several_hungry_acks() -> None:
+    bench = Bench(Limits(flight_max_s=1.0))
+    for src in (7, 8):
+        bench.open(src)
+    bench.flush()
+    for src in (7, 8):
+        bench.data(1, src=src)
+    bench.addresses[0].consume()
+    bench.flush(hungry_s=1.0)
+    bench.addresses[1].consume()
+    bench.flush(hungry_s=1.5)
+    bench.data(2, now_s=1.8)
+    assert bench.inlet.flight_s == pytest.approx(0.2)
 
 
 # -- acks -----------------------------------------------------------------------------------------------
@@ -382,5 +440,15 @@ def test_another_generation_of_a_sender_that_was_left_out_begins_at_nothing() ->
     bench.open()
     bench.inlet.roster(set())
     assert not bench.data(1, gen=2)
+    assert (bench.inlet.links, bench.dialled) == ({}, [(7, 1)])
     bench.open(gen=2)
     assert (bench.inlet.links[7].gen, bench.inlet.left) == (2, {})
+
+
+def test_only_so_many_closed_links_are_remembered_the_latest() -> None:
+    bench = Bench()
+    for src in range(257):
+        bench.open(src)
+        bench.inlet.roster({src})
+    bench.inlet.roster(set())
+    assert (len(bench.inlet.left), min(bench.inlet.left), max(bench.inlet.left)) == (256, 1, 256)
