@@ -101,6 +101,20 @@ def test_nothing_is_sent_on_a_link_that_dials_or_drains() -> None:
     assert bench.sends == []
 
 
+def test_a_link_has_no_credit_but_what_acks_have_given() -> None:
+    bench = Bench()
+    bench.link(7, limit=0)
+    bench.emit(run(0))
+    assert bench.sends == []
+
+
+def test_an_edge_that_waits_for_credit_does_not_hold_up_another() -> None:
+    bench = Bench(Edge(0, False), Edge(1, False))
+    bench.link(8, limit=9, edge=1)
+    bench.emit(run(0))
+    assert bench.sends == [(8, 1, 0, 1)]
+
+
 def test_seqs_count_items_and_a_run_is_cut_where_the_credit_ends() -> None:
     bench = Bench()
     parent = Parent()
@@ -114,6 +128,13 @@ def test_seqs_count_items_and_a_run_is_cut_where_the_credit_ends() -> None:
     assert (bench.outlet.unsettled_items, bench.outlet.unsettled_bytes) == (6, 60)
 
 
+def test_both_halves_of_a_run_that_was_cut_are_saved_for_their_edge() -> None:
+    bench = Bench(Edge(5, False))
+    bench.link(7, limit=1, edge=5)
+    bench.emit(run(0, 3))
+    assert [(out.edge, out.run.n, out.nbytes) for out in bench.outlet.unsettled()] == [(5, 1, 10), (5, 2, 20)]
+
+
 def test_the_least_loaded_link_is_chosen_and_of_equal_ones_that_used_longest_ago() -> None:
     bench = Bench()
     for inc in (7, 8, 9):
@@ -123,6 +144,26 @@ def test_the_least_loaded_link_is_chosen_and_of_equal_ones_that_used_longest_ago
     bench.ack(9, limit=10, got=2, consumed=2)
     bench.emit(run(7))
     assert bench.sends[-1] == (9, 3, 7, 1)
+
+
+def test_links_of_equal_load_take_turns() -> None:
+    bench = Bench()
+    bench.link(7, limit=10)
+    bench.link(8, limit=10)
+    for position, count in ((0, 1), (1, 1), (2, 2), (3, 2)):
+        bench.emit(run(position))
+        bench.ack(bench.sends[-1][0], limit=10, got=count, consumed=count)
+    assert [inc for inc, *_ in bench.sends] == [7, 8, 7, 8]
+
+
+def test_a_load_is_what_was_not_consumed_however_much_was_ever_sent() -> None:
+    bench = Bench()
+    bench.link(7, limit=10)
+    bench.emit(run(0, 5))
+    bench.ack(7, limit=10, got=5, consumed=5)
+    bench.link(8, limit=10)
+    bench.emit(run(5), run(6))
+    assert [inc for inc, *_ in bench.sends] == [7, 8, 7]
 
 
 def test_a_link_without_credit_is_passed_over_however_little_its_load() -> None:
@@ -147,6 +188,20 @@ def test_bytes_stop_a_link_only_while_something_on_it_is_unconsumed() -> None:
     bench.ack(7, limit=10, limit_bytes=50, got=2, consumed=2)
     bench.outlet.dispatch()
     assert bench.sends[2:] == [(7, 3, 2, 1)]
+
+
+def test_a_link_without_bytes_is_passed_over_for_one_that_has_them() -> None:
+    bench = Bench()
+    bench.link(7, limit=10, limit_bytes=10)
+    bench.link(8, limit=10)
+    bench.emit(run(0), run(1, 2), run(3))  # the last finds the load of 7 lower
+    assert [inc for inc, *_ in bench.sends] == [7, 8, 8]
+
+
+def test_outputs_are_counted_over_all_that_was_emitted() -> None:
+    bench = Bench()
+    bench.emit(run(0, 3), run(3, 2))
+    assert bench.outlet.out_items == 5
 
 
 def test_marks_travel_on_marked_edges_only_and_runs_are_cut_around_them() -> None:
@@ -259,6 +314,13 @@ def test_a_base_inside_a_frame_settles_it_as_little_as_any_of_its_items() -> Non
     link, parents = sent(bench, 2, 3)
     bench.ack(7, base=4, got=5)
     assert ([parent.times for parent in parents], link.base) == ([1, 0], 3)
+
+
+def test_a_frame_named_in_part_does_not_hide_what_else_an_ack_says() -> None:
+    bench = Bench()
+    _, parents = sent(bench, 2, 3, 1, 1)
+    bench.ack(7, got=7, base=2, ranges=[(3, 4), (6, 6)])
+    assert [parent.times for parent in parents] == [0, 0, 1, 0]
 
 
 @pytest.mark.parametrize("lie", [{"gen": 2}, {"gen": 0}, {"base": 5}, {"got": 4}, {"src": 8}])
@@ -376,18 +438,18 @@ def test_a_dial_without_an_answer_is_given_up_in_time() -> None:
 
 
 def test_a_link_is_probed_often_while_something_on_it_is_unsettled() -> None:
-    bench = Bench(limits=Limits(sync_s=1.0))
+    bench = Bench(limits=Limits(sync_s=0.5))
     link, _ = sent(bench, 3)
-    bench.outlet.tick(0.9)
+    bench.outlet.tick(0.4)
     assert bench.syncs == []
-    bench.outlet.tick(1.0)
-    bench.outlet.tick(1.9)
+    bench.outlet.tick(0.5)
+    bench.outlet.tick(0.9)
     assert bench.syncs == [(7, 3)]
     bench.ack(7, got=3, base=4)
-    bench.outlet.tick(10.9)
+    bench.outlet.tick(5.4)
     assert len(bench.syncs) == 1
-    bench.outlet.tick(11.0)
-    assert (bench.syncs, link.synced_s) == ([(7, 3), (7, 3)], 11.0)
+    bench.outlet.tick(5.5)
+    assert (bench.syncs, link.synced_s) == ([(7, 3), (7, 3)], 5.5)
 
 
 def test_probes_without_an_answer_come_less_and_less_often() -> None:
@@ -408,7 +470,7 @@ def test_whether_a_source_waits_is_told_at_once_when_it_changes() -> None:
     bench = Bench()
     sent(bench, 2)
     bench.outlet.roster(0.0, [Peer(7, 0), Peer(8, 0)])  # 8 dials
-    for pressed in (True, True, False):
+    for pressed in (False, True, True, False, False):
         bench.outlet.press(0.0, pressed)
     assert bench.syncs == [(7, 2), (7, 2)]
     assert not bench.outlet.pressed
