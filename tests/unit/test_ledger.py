@@ -13,7 +13,8 @@ class Bench:
     """A ledger and one link into it."""
 
     def __init__(self, *, joins: bool = False, recent: int = 1024) -> None:
-        self.ledger = Ledger(Limits(recent=recent), joins=joins)
+        limits = Limits(recent=recent)
+        self.ledger = Ledger(limits, joins=True) if joins else Ledger(limits)
         self.link = InLink(1, 1, 0, ())
 
     def arrive(self, position: int, n: int = 1, *, marks: bytes | None = None, digest: int = 0) -> Address:
@@ -84,6 +85,16 @@ def test_a_repeat_of_what_is_queued_is_called_once_and_settled_with_it() -> None
     assert bench.counts == (6, 7)
 
 
+def test_repeats_are_counted_item_by_item() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.arrive(0, 3)  # queued
+    bench.call()
+    for _ in range(2):
+        bench.arrive(0, 3)  # settled
+    assert bench.ledger.repeats == 12
+
+
 def test_a_repeat_of_what_waits_for_its_outputs_returns_its_credit_at_once() -> None:
     bench = Bench()
     bench.arrive(0, 3)
@@ -125,7 +136,7 @@ def test_what_waits_longest_is_called_first_one_run_at_a_time() -> None:
     bench.arrive(0, 3)
     assert (bench.ledger.queued_items, bench.ledger.idle) == (5, False)
     job = bench.take(limit=64)
-    assert (taken(job), job.n, job.parent) == ([(5, 0, 2)], 2, job.records[0])
+    assert (job.kind, taken(job), job.n, job.parent) == ("items", [(5, 0, 2)], 2, job.records[0])
     assert (bench.ledger.queued_items, bench.ledger.idle) == (3, False)
     assert taken(bench.take(limit=1)) == [(0, 0, 3)]
     assert bench.ledger.idle

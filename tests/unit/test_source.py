@@ -24,7 +24,7 @@ def test_positions_follow_each_other_and_keep_their_epoch() -> None:
     assert [(run.lane, run.position, run.n, run.epoch, run.marks) for run in (first, second, mark, third)] == [
         (7, 0, 2, 0, None), (7, 2, 1, 0, None), (7, 3, 1, 0, b"\3"), (7, 4, 1, 1, None),
     ]  # fmt: skip
-    assert (first.parts, mark.parts) == (["a", "b"], [None])
+    assert (first.parts, mark.parts, first.elements) == (["a", "b"], [None], ())
     assert made.partitions[7].at == Position(5, 1, 4)
 
 
@@ -51,6 +51,15 @@ def test_a_source_that_is_told_to_stop_first_makes_again_what_earlier_lives_have
     assert job is not None
     assert job.room == 3
     made.made(0, ["c", "d", "e"], 0)
+    assert made.is_over(0)
+    end = made.take(64)
+    assert end is not None
+    assert end.room == 0
+
+
+def test_a_source_that_no_earlier_life_has_read_may_stop_where_it_begins() -> None:
+    made = source(0)
+    made.stopping = True
     assert made.is_over(0)
 
 
@@ -159,6 +168,14 @@ def test_bytes_stop_a_source_when_they_reach_their_limit(nbytes: int, room: int)
 def test_a_source_without_unsettled_bytes_always_has_room() -> None:
     made = source(0, limits=Limits(source_items=4, source_bytes=0))
     assert made.room(made.partitions[0]) == 4
+    made.made(0, ["x"], 1)
+    assert made.room(made.partitions[0]) == 0
+
+
+def test_marks_hold_a_position_and_no_bytes() -> None:
+    made = source(0)
+    made.marked(0, Mark.EPOCH)
+    assert (made.partitions[0].unsettled, made.unsettled_bytes) == (1, 0)
 
 
 @pytest.mark.parametrize(("items", "nbytes", "pressed"), [(1, 49, False), (2, 0, True), (1, 50, True), (0, 0, False)])
@@ -178,6 +195,13 @@ def test_a_window_widens_for_a_blocked_partition_that_is_wanted() -> None:
     assert made.bytes_max == 100
     assert not made.widen({1})  # it has room now
     assert made.partitions[1].window == 8
+
+
+def test_a_partition_with_room_for_one_more_does_not_widen() -> None:
+    made = source(0)
+    made.made(0, ["x"] * 3, 0)
+    assert not made.widen({0})
+    assert made.partitions[0].window == 4
 
 
 def test_bytes_widen_where_they_stop_a_source() -> None:
