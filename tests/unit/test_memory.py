@@ -154,6 +154,18 @@ def test_what_lies_below_the_saved_cursor_is_settled_at_once() -> None:
     assert bench.call() == [(0, 2)]
 
 
+def test_repeats_are_counted_item_by_item() -> None:
+    bench = Bench()
+    bench.arrive((0, 0), n=2)
+    bench.arrive((0, 0), n=2)  # queued
+    bench.call()
+    bench.memory.close_step()
+    bench.save()
+    for _ in range(2):
+        bench.arrive((0, 0), n=2)  # saved
+    assert bench.memory.repeats == 6
+
+
 def test_what_is_on_no_lane_of_the_stage_is_passed_over() -> None:
     bench = Bench()
     bench.arrive((7, 0))
@@ -388,6 +400,10 @@ def test_steps_are_saved_in_their_order_the_last_one_covered() -> None:
     save = bench.save()
     assert save is not None
     assert (save.state, bench.settled) == (1, (3, []))
+    bench.deliver(outputs[2])
+    save = bench.save()
+    assert save is not None
+    assert (save.state, bench.settled, bench.memory.saves) == (2, (4, []), 2)
 
 
 def test_a_checkpoint_holds_the_outputs_that_are_not_settled() -> None:
