@@ -152,6 +152,7 @@ def test_a_welcome_says_who_the_worker_is(bench: Bench) -> None:
         1,
     )
     assert (welcome["run_key"], welcome["epoch"], welcome["run_folder"], welcome["ver"]) == (7, 1, "/r", 0)
+    assert (welcome["t"], welcome["proto"]) == ("WELCOME", [1, 0])
     assert Plan.from_dict(welcome["plan"]) == bench.plan
 
 
@@ -184,6 +185,14 @@ def test_a_second_worker_of_a_stage_with_memory_is_refused(bench: Bench) -> None
     refused(bench.hello("batch", 2), 409, "'batch'", "has a memory", "batch-1 (pid 1001 on h)")
 
 
+def test_a_stage_with_memory_has_its_first_slot_only(bench: Bench) -> None:
+    refused(bench.hello("batch", 1, slot=1), 409, "'batch'", "has a memory")
+
+
+def test_a_life_in_the_place_of_one_that_nobody_knows_takes_the_lowest_free_slot(bench: Bench) -> None:
+    assert bench.hello("clean", 1, replaces=99)["slot"] == 0
+
+
 def test_a_held_slot_is_refused_and_names_its_holder(bench: Bench) -> None:
     bench.hello("clean", 1, slot=0)
     refused(bench.hello("clean", 2, slot=0), 409, "slot 0", "clean-1 (pid 1001 on h)")
@@ -191,18 +200,24 @@ def test_a_held_slot_is_refused_and_names_its_holder(bench: Bench) -> None:
 
 def test_an_unknown_stage_is_refused_with_what_may_have_been_meant(bench: Bench) -> None:
     refused(bench.hello("claen", 1), 404, "'claen'", "did you mean 'clean'?")
+    refused(bench.hello("zzz", 1), 404, "'zzz'", "there are crops, clean, batch, out")
 
 
 def test_the_base_name_of_variants_is_refused_with_their_names() -> None:
     fits = tuple(stage(k + 1, f"fit/lr={lr}", "sink") for k, lr in enumerate((0.1, 0.2)))
     bench = Bench(Plan("p", "/", (stage(0, "s", "source"), *fits), (), {0: "s"}, {0: 0}))
-    refused(bench.hello("fit", 1), 404, "fit/lr=0.1, fit/lr=0.2")
+    refused(bench.hello("fit", 1), 404, "has variants: name one of fit/lr=0.1, fit/lr=0.2")
     assert bench.hello("fit/lr=0.2", 1)["worker"] == "fit/lr=0.2-1"
 
 
 def test_another_major_version_is_refused_with_both_versions(bench: Bench) -> None:
     refused(bench.hello("clean", 1, proto=[2, 3]), 426, "1.0", "2.3")
     assert bench.hello("clean", 1, proto=[1, 9])["t"] == "WELCOME"
+
+
+def test_of_a_new_life_only_its_beats_are_believed(bench: Bench) -> None:
+    bench.hello("clean", 1, state="live", inbox=["ipc:///1"])
+    assert [row["state"] for row in bench.table()["workers"]] == ["joining"]
 
 
 def test_a_repeated_hello_is_answered_alike(bench: Bench) -> None:
@@ -255,6 +270,19 @@ def test_a_next_life_of_a_source_hears_how_far_earlier_ones_have_got(bench: Benc
     assert bench.hello("crops", 3, slot=0)["reach"] == {0: 12}
 
 
+def test_how_far_a_source_has_got_is_stored_when_it_is_news(bench: Bench) -> None:
+    stores = []
+    for reach in (0, 1, 1):
+        actions = bench.registry.step(bench.now_s, b"s", {"t": "DIED", "pid": 9, "reach": {1: reach}})
+        stores.append([a for a in actions if isinstance(a, Store) and a.kind == "reach"])
+    assert stores == [[], [Store("reach", "1", 1)], []]
+    assert [bench.hello("crops", inc)["reach"] for inc in (1, 2)] == [{0: 0}, {1: 1}]
+
+
+def test_the_dead_may_have_read_as_many_sources_as_there_may_be(bench: Bench) -> None:
+    assert bench.say({"t": "DIED", "pid": 9, "reach": dict(enumerate(range(4096)))})["t"] == "OK"
+
+
 def test_how_far_a_source_has_got_is_at_least_what_it_told_itself(bench: Bench) -> None:
     bench.join("crops", 1, slot=0)
     bench.beat(1, sources={0: [4, 0, 0, False, 9]})
@@ -275,6 +303,40 @@ def test_a_hello_that_arrives_after_the_death_of_its_sender_is_refused(bench: Be
     refused(bench.hello("clean", 1), 410, "died")
     refused(bench.hello("clean", 2), 410, "1002")
     assert bench.hello("clean", 3)["t"] == "WELCOME"
+
+
+def test_a_death_is_found_by_the_name_of_its_worker(bench: Bench) -> None:
+    bench.join("clean", 1)
+    bench.join("clean", 2)
+    bench.say({"t": "DIED", "worker": "clean-2"})
+    assert [row["inc"] for row in bench.table()["workers"]] == [1]
+
+
+def test_the_dead_are_told_what_became_of_them(bench: Bench) -> None:
+    bench.join("clean", 1)
+    bench.say({"t": "BYE", "inc": 1})
+    bench.say({"t": "DIED", "inc": 2, "worker": "clean-7"})
+    bench.say({"t": "DIED", "inc": 3})
+    refused(bench.beat(1), 410, "clean-1 has left: let it end")
+    refused(bench.hello("clean", 2), 410, "clean-7 died: let it end")
+    refused(bench.hello("clean", 3), 410, "a worker died: let it end")
+
+
+def test_only_so_many_of_the_dead_are_remembered_the_latest(bench: Bench) -> None:
+    for inc in range(1, 4098):
+        bench.say({"t": "DIED", "inc": inc})
+        bench.say({"t": "DIED", "pid": inc, "host": "far"})
+    assert bench.hello("clean", 1)["t"] == "WELCOME"
+    refused(bench.hello("clean", 2), 410)
+    assert bench.hello("clean", 5001, pid=1, host="far")["t"] == "WELCOME"
+    refused(bench.hello("clean", 5002, pid=2, host="far"), 410)
+
+
+def test_the_place_of_a_life_is_forgotten_with_it(bench: Bench) -> None:
+    bench.join("clean", 1, slot=2)
+    for inc in range(1, 4098):
+        bench.say({"t": "DIED", "inc": inc})
+    assert bench.hello("clean", 5001, replaces=1)["slot"] == 0
 
 
 # rosters
@@ -315,6 +377,13 @@ def test_a_change_is_pushed_to_those_whom_it_concerns(bench: Bench) -> None:
     assert peers(bench.told()[1]) == []
 
 
+def test_the_end_of_a_worker_that_was_in_no_roster_is_pushed_to_nobody(bench: Bench) -> None:
+    bench.join("crops", 1)
+    bench.hello("clean", 2)
+    bench.say({"t": "DIED", "inc": 2})
+    assert bench.told() == {}
+
+
 def test_versions_rise_with_each_change_and_a_known_one_is_not_repeated(bench: Bench) -> None:
     bench.join("crops", 1)
     first = bench.beat(1)["ver"]
@@ -323,6 +392,12 @@ def test_versions_rise_with_each_change_and_a_known_one_is_not_repeated(bench: B
     second = bench.beat(1, ver=first)
     assert second["ver"] > first
     assert "roster" in second
+
+
+def test_a_state_names_the_life_of_the_registry(bench: Bench) -> None:
+    bench.join("clean", 1)
+    state = bench.beat(1)
+    assert (state["t"], state["epoch"]) == ("STATE", 1)
 
 
 def test_a_moved_inbox_is_a_change(bench: Bench) -> None:
@@ -380,6 +455,16 @@ def test_watermarks_are_stored_before_anyone_hears_of_them(bench: Bench) -> None
     assert actions[1].message["watermarks"] == {0: [42, 1, 40], 1: [0, 0, 0]}
 
 
+def test_what_is_known_of_a_source_is_not_stored_again(bench: Bench) -> None:
+    bench.join("crops", 1)
+    message = {"t": "BEAT", "inc": 1, "ver": 0, "state": "live", "sources": {0: [42, 1, 40, True]}}
+    stores = [
+        [action for action in bench.registry.step(bench.now_s, b"1", message) if isinstance(action, Store)]
+        for _ in range(2)
+    ]
+    assert stores == [[Store("watermark", "0", [42, 1, 40]), Store("complete", "0", True)], []]
+
+
 def test_a_watermark_never_falls(bench: Bench) -> None:
     bench.join("crops", 1)
     bench.beat(1, sources={0: [42, 1, 40, False]})
@@ -415,6 +500,13 @@ def test_a_run_whose_sources_are_complete_is_done_when_everyone_has_left(bench: 
     assert bench.table()["state"] == "done"
 
 
+def test_the_end_of_a_run_is_told_once(bench: Bench) -> None:
+    bench.say({"t": "FAIL", "why": "gave up"}, b"cli")
+    bench.tick(5.0)
+    bench.say({"t": "FAIL", "why": "again"}, b"cli")
+    assert bench.ended == [Ended("failed", "gave up")]
+
+
 def test_nobody_joins_a_run_that_is_over(bench: Bench) -> None:
     bench.join("crops", 1)
     bench.join("crops", 2)
@@ -432,11 +524,23 @@ def test_a_stopped_run_drains_its_sources_and_is_interrupted(bench: Bench) -> No
         2: "drain",
         3: "run",
     }
+    bench.say({"t": "STOP"}, b"cli")
+    assert bench.told() == {}  # everyone knows
     bench.complete(1, 0)
     assert bench.complete(2, 1)["desired"] == "exit"
     for inc in (1, 2, 3):
         bench.say({"t": "BYE", "inc": inc})
     assert bench.ended == [Ended("interrupted", "")]
+
+
+def test_a_run_that_is_complete_when_it_is_told_to_stop_is_done(bench: Bench) -> None:
+    for inc in (1, 2):
+        bench.join("crops", inc)
+        bench.complete(inc, inc - 1)
+    bench.say({"t": "STOP"}, b"cli")
+    for inc in (1, 2):
+        bench.say({"t": "BYE", "inc": inc})
+    assert bench.ended == [Ended("done", "")]
 
 
 def test_the_first_failure_ends_the_run_and_is_the_one_that_is_kept(bench: Bench) -> None:
@@ -445,12 +549,33 @@ def test_the_first_failure_ends_the_run_and_is_the_one_that_is_kept(bench: Bench
     bench.say({"t": "FAILED", "inc": 2, "worker": "clean-1", "error": "ValueError: no", "detail": "line 3"})
     assert bench.told()[1]["desired"] == "exit"
     bench.say({"t": "FAIL", "why": "gave up"}, b"cli")
+    assert bench.told() == {}  # everyone knows
     bench.say({"t": "BYE", "inc": 1})
     bench.say({"t": "BYE", "inc": 2})
     assert bench.ended == [Ended("failed", "ValueError: no")]
     table = bench.table()
     assert (table["state"], table["error"], table["detail"]) == ("failed", "ValueError: no", "line 3")
     assert table["error_worker"] == "clean-1"
+
+
+@pytest.mark.parametrize(
+    ("message", "worker"), [({"t": "FAIL", "why": "no"}, ""), ({"t": "FAILED", "inc": 2, "error": "no"}, "clean-1")]
+)
+def test_a_failure_without_details_has_none(bench: Bench, message: dict[str, Any], worker: str) -> None:
+    bench.join("clean", 2)
+    bench.say(message)
+    table = bench.table()
+    assert (table["state"], table["error"], table["error_worker"], table["detail"]) == ("failing", "no", worker, "")
+
+
+@pytest.mark.parametrize(
+    "message", [{"t": "FAIL", "why": "x" * 70_000}, {"t": "FAILED", "inc": 2, "error": "x" * 70_000}]
+)
+def test_the_text_of_a_failure_is_cut_where_it_is_endless(bench: Bench, message: dict[str, Any]) -> None:
+    bench.join("clean", 2)
+    bench.say({**message, "detail": "y" * 70_000})
+    table = bench.table()
+    assert (len(table["error"]), len(table["detail"])) == (65536, 65536 if message["t"] == "FAILED" else 0)
 
 
 def test_a_failed_run_waits_two_seconds_for_its_workers(bench: Bench) -> None:
@@ -460,6 +585,13 @@ def test_a_failed_run_waits_two_seconds_for_its_workers(bench: Bench) -> None:
     assert bench.ended == []
     bench.tick(0.1)
     assert bench.ended == [Ended("failed", "gave up")]
+
+
+def test_what_is_only_told_is_answered_with_ok(bench: Bench) -> None:
+    bench.join("clean", 1)
+    for message in ({"t": "STOP"}, {"t": "FAILED", "inc": 1, "error": "x"}, {"t": "FAIL", "why": "y"},
+                    {"t": "BYE", "inc": 1}, {"t": "DIED", "inc": 1}):  # fmt: skip
+        assert bench.say(message) == {"t": "OK", "rid": 5}
 
 
 def test_down_is_answered_and_then_obeyed(bench: Bench) -> None:
@@ -487,6 +619,17 @@ def test_counters_of_ended_lives_stay_in_the_stages_sums(bench: Bench) -> None:
     }
 
 
+def test_the_counters_of_all_ended_lives_are_added_up(bench: Bench) -> None:
+    for inc in (1, 2):
+        bench.join("clean", inc)
+        bench.say({"t": "BYE", "inc": inc, "counters": {"done": 4, "busy_s": 0.5}})
+    (row,) = [row for row in bench.table()["stages"] if row["name"] == "clean"]
+    assert row["counters"] == {
+        "in": 0, "done": 8, "dropped": 0, "dead": 0, "out": 0, "repeats": 0,
+        "busy_s": 1.0, "starved_s": 0, "blocked_s": 0,
+    }  # fmt: skip
+
+
 def test_a_goodbye_brings_the_last_counters(bench: Bench) -> None:
     bench.join("clean", 1)
     bench.beat(1, counters={"done": 4})
@@ -504,6 +647,52 @@ def test_the_table_shows_a_workers_running_item_and_rate(bench: Bench) -> None:
     assert (row["worker"], row["stage"], row["pid"], row["host"]) == ("clean-1", "clean", 1001, "h")
     assert row["running"] == {"path": "crops:7", "age_s": 31.5}
     assert (row["rate"], row["beat_age_s"]) == (10.0, 1.0)
+
+
+def test_the_table_shows_the_run(bench: Bench) -> None:
+    bench.tick()
+    bench.now_s += 7.5
+    table = bench.table()
+    assert {name: table[name] for name in table if name not in ("stages", "workers", "sources")} == {
+        "t": "TABLE", "rid": 5, "run": "textures", "name": "textures", "recovering": False, "state": "running",
+        "stopping": False, "started_s": 100.0, "age_s": 7.5, "error": "", "error_worker": "", "detail": "",
+    }  # fmt: skip
+
+
+def test_the_table_shows_the_stages(bench: Bench) -> None:
+    for inc in (1, 2):
+        bench.hello("clean", inc)
+    for done in (0, 10):
+        for inc in (1, 2):
+            bench.beat(inc, counters={"done": done})
+        bench.now_s += 1.0
+    rows = [{name: value for name, value in row.items() if name != "counters"} for row in bench.table()["stages"]]
+    assert rows[:2] == [
+        {"name": "crops", "number": 0, "role": "source", "workers": 0, "restarts": 0, "rate": 0},
+        {"name": "clean", "number": 1, "role": "transform", "workers": 2, "restarts": 0, "rate": 20.0},
+    ]
+
+
+def test_the_table_shows_the_workers(bench: Bench) -> None:
+    bench.join("crops", 2, slot=1, supervisor="h:1")
+    bench.beat(2, counters={"done": 3})
+    assert bench.table()["workers"] == [
+        {
+            "worker": "crops-2", "inc": 2, "stage": "crops", "slot": 1, "pid": 1002, "host": "h",
+            "supervisor": "h:1", "state": "live", "beat_age_s": 0.0, "rate": 0.0, "running": None,
+            "sources": [1], "counters": {"done": 3},
+        }
+    ]  # fmt: skip
+
+
+def test_beats_that_follow_each_other_closely_are_one_measurement_of_the_rate(bench: Bench) -> None:
+    bench.now_s = 0.0
+    bench.hello("clean", 1)
+    rates = []
+    for bench.now_s, done in ((0.0, 0), (0.4, 4), (0.6, 1000), (0.8, 12)):
+        bench.beat(1, counters={"done": done})
+        rates.append(bench.table()["workers"][0]["rate"])
+    assert rates == [0.0, 10.0, 10.0, 15.0]
 
 
 def test_the_table_shows_how_far_each_source_is(bench: Bench) -> None:
@@ -535,6 +724,47 @@ def test_after_a_restart_workers_are_asked_for_a_hello_and_keep_their_names(benc
     assert (welcome["worker"], welcome["fence"], welcome["epoch"]) == ("clean-3", 1, 2)
     row = bench.table()["workers"][0]
     assert (row["state"], row["counters"]) == ("live", {"done": 3})
+
+
+def test_a_life_that_comes_back_without_news_is_welcome(bench: Bench) -> None:
+    bench.join("clean", 1)
+    bench.restart()
+    assert bench.hello("clean", 1, worker="clean-1")["worker"] == "clean-1"
+
+
+def test_a_supervisor_starts_a_next_life_in_its_slot_after_a_restart_too(bench: Bench) -> None:
+    bench.join("clean", 1, slot=0, supervisor="h:1")
+    bench.restart()
+    refused(bench.hello("clean", 2, slot=0, supervisor="h:2"), 409, "clean-1 (pid 1001 on h)")
+    assert bench.hello("clean", 3, slot=0, supervisor="h:1")["fence"] == 2
+
+
+def test_a_run_keeps_its_beginning_over_a_restart(bench: Bench) -> None:
+    bench.tick()
+    bench.now_s += 60.0
+    bench.restart()
+    table = bench.table()
+    assert (table["started_s"], table["age_s"]) == (100.0, 60.0)
+
+
+def test_a_beginning_that_is_still_to_come_is_of_a_clock_that_was_set_back(bench: Bench) -> None:
+    bench.tick()
+    bench.now_s = 5.0
+    bench.restart()
+    table = bench.table()
+    assert (table["started_s"], table["age_s"]) == (5.0, 0.0)
+
+
+def test_a_failed_run_waits_two_seconds_from_the_restart_for_its_workers(bench: Bench) -> None:
+    bench.join("clean", 1)
+    bench.say({"t": "FAIL", "why": "gave up"}, b"cli")
+    bench.now_s += 1.0
+    bench.restart()
+    assert back(bench, "clean", 1, "clean-1")["t"] == "WELCOME"
+    bench.tick(1.9)
+    assert bench.ended == []
+    bench.tick(0.1)
+    assert bench.ended == [Ended("failed", "gave up")]
 
 
 def test_rosters_only_add_until_all_are_back(bench: Bench) -> None:
@@ -640,6 +870,7 @@ def test_a_run_that_had_ended_has_still_ended_after_a_restart(bench: Bench) -> N
         ({"t": "DIED", "inc": "one"}, 400),
         ({"t": "DIED", "inc": 1, "reach": [4]}, 400),
         ({"t": "DIED", "inc": 1, "reach": {0: -1}}, 400),
+        ({"t": "DIED", "inc": 1, "reach": dict(enumerate(range(4097)))}, 400),
         ({"t": "FAILED", "inc": 1, "error": 3}, 400),
         ({"t": "FAIL"}, 400),
         ({"t": "BYE"}, 400),
@@ -651,7 +882,66 @@ def test_a_malformed_request_is_refused_and_changes_nothing(bench: Bench, messag
     rows, table = dict(bench.rows), bench.table()
     (reply,) = bench.take(bench.registry.step(bench.now_s, b"x", message))
     refused(reply, code)
+    assert reply["text"]
     assert (bench.rows, bench.table()) == (rows, table)
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        {"inbox": ["x"] * 65},
+        {"inbox": ["x" * 1025]},
+        {"inbox": [b"x"]},
+        {"counters": {f"c{k}": 0 for k in range(65)}},
+        {"counters": {"x" * 1025: 0}},
+        {"counters": {"done": 1e30}},
+        {"running": 3},
+        {"running": {"path": "p", "age_s": "old"}},
+        {"sources": [1]},
+        {"sources": {k: [1, 0, 0, True] for k in range(4097)}},
+        {"sources": {"1234567890": [1, 0, 0, True]}},
+        {"sources": {0: [-1, 0, 0, True]}},
+        {"sources": {0: [1, 0, 0, 1]}},
+        {"sources": {0: [1, 0, 0, True, -1]}},
+    ],
+)
+def test_news_that_cannot_be_believed_are_refused_and_change_nothing(bench: Bench, news: dict[str, Any]) -> None:
+    bench.join("crops", 1)
+    rows, table = dict(bench.rows), bench.table()
+    reply = bench.beat(1, **news)
+    refused(reply, 400)
+    assert reply["text"]
+    assert (bench.rows, bench.table()) == (rows, table)
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        {"inbox": ["x"] * 64},
+        {"inbox": ["x" * 1024]},
+        {"counters": {f"c{k}": 0 for k in range(64)}},
+        {"counters": {"x" * 1024: 0}},
+        {"counters": {"done": 2**64 - 1}},
+        {"sources": {k: [1, 0, 0, True] for k in range(4096)}},
+    ],
+)
+def test_news_may_be_as_large_as_their_limits(bench: Bench, news: dict[str, Any]) -> None:
+    bench.join("crops", 1)
+    assert bench.beat(1, **news)["t"] == "STATE"
+
+
+def test_the_largest_id_is_that_of_a_life(bench: Bench) -> None:
+    assert bench.hello("clean", 2**64 - 1, pid=1)["t"] == "WELCOME"
+
+
+def test_the_number_of_a_source_may_be_a_text(bench: Bench) -> None:
+    bench.join("crops", 1)
+    assert bench.beat(1, sources={"0": [42, 1, 40, False]})["watermarks"][0] == [42, 1, 40]
+
+
+def test_a_refusal_names_the_source_whose_news_it_cannot_read(bench: Bench) -> None:
+    bench.join("crops", 1)
+    refused(bench.beat(1, sources={0: [1, 2]}), 400, "source 0 has [1, 2]")
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -701,6 +991,14 @@ def test_no_message_however_strange_is_an_exception(seed: int) -> None:
         replies = bench.take(bench.registry.step(bench.now_s, b"x", message))
         assert len(replies) == 1
         bench.tick()
+
+
+def test_an_answer_repeats_the_number_of_its_request_where_that_is_one(bench: Bench) -> None:
+    rids = []
+    for rid in (7, "seven", None, [7], {"n": 7}):
+        (reply,) = bench.take(bench.registry.step(bench.now_s, b"cli", {"t": "PS", "rid": rid}))
+        rids.append(reply["rid"])
+    assert rids == [7, "seven", None, None, None]
 
 
 def test_the_same_requests_give_the_same_actions() -> None:
