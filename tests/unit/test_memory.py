@@ -325,7 +325,10 @@ def test_at_the_end_of_an_epoch_its_hook_is_called_before_anything_further() -> 
 def test_a_boundary_without_items_before_it_is_next_at_once() -> None:
     bench = Bench()
     bench.arrive((0, 0), TOMB, EPOCH)
-    assert bench.call() == ("epoch", 0)
+    job = bench.take()
+    assert (job.kind, job.epoch, bench.memory.idle) == ("epoch", 0, False)
+    bench.memory.done(job)
+    assert bench.memory.idle
     assert [run.marks for run in bench.passed] == [b"\1\3"]
 
 

@@ -695,6 +695,14 @@ def test_beats_that_follow_each_other_closely_are_one_measurement_of_the_rate(be
     assert rates == [0.0, 10.0, 10.0, 15.0]
 
 
+def test_a_rate_is_what_was_done_from_beat_to_beat_however_little(bench: Bench) -> None:
+    bench.hello("clean", 1)
+    bench.beat(1, counters={"done": 5})
+    bench.now_s += 4.0
+    bench.beat(1, counters={"done": 7})
+    assert bench.table()["workers"][0]["rate"] == 0.5
+
+
 def test_the_table_shows_how_far_each_source_is(bench: Bench) -> None:
     bench.join("crops", 1)
     bench.beat(1, sources={0: [42, 1, 40, False, 50]})

@@ -147,6 +147,15 @@ def test_a_partition_that_has_ended_or_no_room_is_passed_over() -> None:
     assert made.idle
 
 
+def test_a_source_is_idle_when_none_of_its_partitions_may_go_on() -> None:
+    made = source(0, 1)
+    idle = []
+    for number, n in ((0, 4), (1, 3), (1, 1)):
+        made.made(number, ["x"] * n, 0)
+        idle.append(made.idle)
+    assert idle == [False, False, True]
+
+
 def test_a_job_may_make_what_the_window_and_the_limit_allow() -> None:
     made = source(0)
     assert [(job.room, job.epoch) for limit in (8, 3) if (job := made.take(limit))] == [(4, 0), (3, 0)]
@@ -178,9 +187,9 @@ def test_marks_hold_a_position_and_no_bytes() -> None:
     assert (made.partitions[0].unsettled, made.unsettled_bytes) == (1, 0)
 
 
-@pytest.mark.parametrize(("items", "nbytes", "pressed"), [(1, 49, False), (2, 0, True), (1, 50, True), (0, 0, False)])
+@pytest.mark.parametrize(("items", "nbytes", "pressed"), [(2, 49, False), (3, 0, True), (1, 50, True), (0, 0, False)])
 def test_acks_are_urgent_when_half_of_a_window_is_unsettled(items: int, nbytes: int, pressed: bool) -> None:
-    made = source(0, 1)
+    made = source(0, 1, limits=Limits(source_items=6, source_bytes=100))
     if items:
         made.made(0, ["x"] * items, nbytes)
     assert made.pressed == pressed
