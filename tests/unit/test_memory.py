@@ -281,6 +281,28 @@ def test_items_at_a_prefix_are_not_taken_for_what_is_below_it() -> None:
     assert bench.memory.take(64) is None
 
 
+def test_items_of_one_run_that_were_held_are_called_as_one_stretch() -> None:
+    bench = Bench()
+    bench.arrive((0, 1), n=3)
+    bench.arrive((0, 0))
+    job = bench.take()
+    assert [(run.position, a, b) for run, a, b in job.stretches] == [(0, 0, 1), (1, 0, 3)]
+
+
+def test_a_job_of_several_runs_holds_no_more_than_it_may() -> None:
+    bench = Bench()
+    for position in (0, 2, 4):
+        bench.arrive((0, position), n=2)
+    assert [bench.call(limit=3), bench.call(limit=3)] == [[(0, 0), (0, 1), (0, 2)], [(0, 3), (0, 4), (0, 5)]]
+
+
+def test_a_job_that_takes_all_there_is_leaves_nothing() -> None:
+    bench = Bench()
+    bench.arrive((0, 0), n=3)
+    assert bench.call(limit=3) == [(0, 0), (0, 1), (0, 2)]
+    assert (bench.memory.idle, bench.memory.queued_items, bench.memory.take(3)) == (True, 0, None)
+
+
 def test_marks_go_on_without_a_call_joined_where_they_follow() -> None:
     bench = Bench()
     bench.arrive((0, 0), TOMB, TOMB)
@@ -456,6 +478,27 @@ def test_a_new_life_begins_where_the_save_stands() -> None:
     assert again.settled == (2, [])
     again.arrive((0, 1))
     assert again.call() == [(0, 1)]
+
+
+def test_the_last_save_waits_for_what_an_earlier_life_had_saved_unsettled() -> None:
+    bench = Bench()
+    bench.arrive((0, 0))
+    bench.call()
+    output = bench.output(0)
+    bench.memory.close_step(keeps_outs=True)
+    save = bench.save()
+    assert save is not None
+    again = Bench()
+    again.memory.restore(save)
+    again.waiting = [(Step(again.memory), output)]  # sent again, and nothing above waits for it
+    again.arrive((0, 1), FIN)
+    assert again.call() == ("finish", 0)
+    again.memory.close_step(keeps_outs=True)
+    assert again.save() is None
+    again.waiting.clear()
+    last = again.save()
+    assert last is not None
+    assert last.cursor["turn"] is None
 
 
 def test_a_new_life_of_a_stage_that_was_over_is_over() -> None:

@@ -76,6 +76,11 @@ def test_hook_lanes_follow_one_after_the_other_when_all_lanes_have_closed() -> N
     ) == [None, None, None, None, None, "epoch", None, None, None, "over"]  # fmt: skip
 
 
+def test_what_finish_makes_follows_an_epoch_that_its_hook_lane_has_closed() -> None:
+    order = flat(0, hooks=(1,))
+    assert walk(order, ((0, 0), FIN), ((1, 0), EPOCH), ((1, 1), ITEM), ((1, 2), FIN)) == [None, None, None, "over"]
+
+
 def test_a_tombstone_on_a_hook_lane_does_not_close_it() -> None:
     order = flat(0, hooks=(1,))
     assert walk(order, ((0, 0), FIN), ((1, 0), TOMB)) == [None, None]
@@ -98,6 +103,22 @@ def test_positions_follow_each_other_on_a_lane_that_takes_no_turns() -> None:
     assert order.expects == (0, 7)
     walk(order, ((0, 7), EPOCH))
     assert order.stride((0, 8), 5) == 5
+
+
+def test_positions_follow_each_other_while_all_other_lanes_rest() -> None:
+    order = flat(0, 1)
+    walk(order, ((0, 0), ITEM), ((1, 0), EPOCH))
+    assert order.stride((0, 1), 5) == 5
+
+
+def test_an_epoch_that_closed_below_a_position_is_in_the_snapshot() -> None:
+    order = Order({0: 1}, (0,), ())
+    order.advance((0, 0, 0), EPOCH)
+    saved = json.loads(json.dumps(order.snapshot()))
+    assert saved["closing"] == [[0, 3]]
+    again = Order({0: 1}, (0,), ())
+    again.restore(saved)
+    assert again.advance((0, 0, 1), END) == "epoch"
 
 
 def test_a_position_below_which_its_epoch_closed_stands_alone() -> None:
