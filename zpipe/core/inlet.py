@@ -21,7 +21,7 @@ class InLink:
     """The receiving end of a link."""
 
     __slots__ = ("acks", "base", "consumed", "consumed_bytes", "dirty", "edge", "gen", "got", "got_bytes",
-                 "limit", "limit_bytes", "news", "open", "pressed", "ranges", "reported", "seen_hi", "src",
+                 "limit", "limit_bytes", "news", "pressed", "ranges", "reported", "seen_hi", "src",
                  "window")  # fmt: skip
 
     def __init__(self, src: int, gen: int, edge: int, acks: tuple[str, ...]) -> None:
@@ -29,7 +29,6 @@ class InLink:
         self.gen = gen
         self.edge = edge
         self.acks = acks
-        self.open = True
         self.got = 0
         self.got_bytes = 0
         self.consumed = 0
@@ -128,7 +127,7 @@ class Inlet:
             if old.gen == message.gen:
                 old.dirty = True
                 return
-            self._close(old)
+            self.hang_up(old)
         link = self.link_type(message.src, message.gen, message.edge, tuple(message.info.get("acks", ())))
         self.left.pop(message.src, None)
         self.links[message.src] = link
@@ -142,7 +141,7 @@ class Inlet:
         link = self.links.get(src)
         if link is None and src in self.left and self.left[src].gen == gen:
             link = self.links[src] = self.left.pop(src)
-            link.open = link.dirty = True
+            link.dirty = True
             self.named.add(src)
             self.dial_acks(link)
         return link
@@ -185,7 +184,7 @@ class Inlet:
     def closed(self, src: int, gen: int) -> None:
         link = self.links.get(src)
         if link is not None and link.gen == gen:
-            self._close(link)
+            self.hang_up(link)
             del self.links[src]
 
     def roster(self, senders: set[int]) -> None:
@@ -193,15 +192,11 @@ class Inlet:
         for inc in self.named - senders:
             if inc in self.links:
                 link = self.left[inc] = self.links.pop(inc)
-                self._close(link)
+                self.hang_up(link)
         while len(self.left) > LEFT_MAX:
             del self.left[next(iter(self.left))]
         self.named = set(senders)
         self.senders = max(1, len(senders))
-
-    def _close(self, link: InLink) -> None:
-        link.open = False
-        self.hang_up(link)
 
     @property
     def pressed(self) -> bool:

@@ -119,7 +119,6 @@ class Memory:
         heappush(self.addresses[lane], (last, self._count, address))
         if not self.held and self._is_next(run):
             self._enqueue(Held(address, run, 0, run.n), run.path(0))
-            self._sequence()
             return
         for i in range(run.n):
             path = run.path(i)

@@ -81,7 +81,6 @@ class Source:
     ) -> None:
         reaches = reaches or {}
         self.epochs = epochs
-        self.limits = limits
         self.partitions = {
             number: Partition(
                 number, at, deque([Position(at.epoch_start, at.epoch, at.epoch_start)]), at.position,
