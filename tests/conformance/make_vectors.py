@@ -163,7 +163,7 @@ def allowed_data() -> list[Any]:
 
 def allowed_rest() -> list[Any]:
     numbers = {"limit": 64, "limit_bytes": 2**20, "base": 10, "got": 12, "consumed": 11, "echo": 13}
-    plain = {"type": "ACK", **ENDS, **numbers, "state": 0, "quiet": 0, "ranges": [], "wants": []}
+    plain = {"type": "ACK", **ENDS, **numbers, "state": 0, "quiet": 0, "ranges": [], "wants": [], "full": False}
     info = {"proto": [1, 0], "acks": ["ipc:///run/a"], "stage": "clean", "inc": 5}
     sync = common(3, 48) + struct.pack(">QB7x", 99, 1)
     return [
@@ -172,7 +172,9 @@ def allowed_rest() -> list[Any]:
              plain | {"ranges": [[12, 14], [20, 20]], "wants": [1, 2]}),
         sent("ACK of a worker that drains", [ack(pack([[], []]), state=1, quiet=1)],
              plain | {"state": 1, "quiet": 1}),
-        sent("ACK with a third part", [ack(pack([[], [], "new"]))], plain, one_way=True),
+        sent("ACK of a worker that holds too much", [ack(pack([[], [], True]))], plain | {"full": True}),
+        sent("ACK with a third part of another kind", [ack(pack([[], [], "new"]))], plain, one_way=True),
+        sent("ACK with a fourth part", [ack(pack([[], [], False, "new"]))], plain, one_way=True),
         sent("SYNC", [sync], {"type": "SYNC", **ENDS, "hi": 99, "blocked": True}),
         sent("SYNC of a longer header", [common(3, 50) + struct.pack(">QB7x", 99, 0) + b"\1\2"],
              {"type": "SYNC", **ENDS, "hi": 99, "blocked": False}, one_way=True),

@@ -143,6 +143,13 @@ class NeverWidens(Source):
         return False
 
 
+class HoldsBackForGood(Source):
+    """While a stage below holds too much, nothing new is made whoever waits for it."""
+
+    def widen(self, wanted: set[int]) -> bool:
+        return False if self.held_back else super().widen(wanted)
+
+
 class AcksWithoutSave(Memory):
     """An item is settled as soon as it has been called."""
 
@@ -305,6 +312,7 @@ BUGS = tuple(
         (CompleteAtTheLastItem, "complete is: ended, and the watermark at the end"),
         (WatermarkOffByOne, "the watermark is the lowest unsettled position"),
         (NeverWidens, "a source blocked above a quiet pipeline widens its window"),
+        (HoldsBackForGood, "what a group or an order waits for is made though a stage below holds too much"),
         (AcksWithoutSave, "a stage with memory acknowledges only what its save covers"),
         (KeepsParkedCredit, "a parked input returns its credit"),
         (SavesWithoutOutputs, "a checkpoint holds the unsettled outputs made before it"),

@@ -292,6 +292,8 @@ def limits(r: random.Random) -> Limits:
         source_items=r.choice((2, 3, 5, 8, 64)),
         source_bytes=r.choice((200, 500, 10**6)),
         budget_bytes=r.choice((100, 400, 10**6)),
+        held_bytes=r.choice((0, 300, 10**9)),
+        held_items=r.choice((0, 2)),
         recent=r.choice((1, 1024)),
     )
 

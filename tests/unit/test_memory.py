@@ -31,13 +31,14 @@ class Bench:
     def _outs(self) -> list[tuple[int, Run]]:
         return [(0, run) for _, run in self.waiting]
 
-    def arrive(self, path: Path, *marks: int, n: int = 1, digest: int = 0, epoch: int = 0) -> Address:
+    def arrive(self, path: Path, *marks: int, n: int = 1, digest: int = 0, epoch: int = 0, nbytes: int = 0) -> Address:
         """Let `n` items arrive from `path` on, or these marks."""
         n = len(marks) or n
         lane, position, *elements = path
         run = Run(lane, position, tuple(elements), n, [None] * n, marks=bytes(marks) or None, digest=digest,
                   epoch=epoch)  # fmt: skip
         address = Address(self.link, self.link.got + 1, run)
+        address.nbytes = nbytes
         self.link.got += n
         self.memory.arrived(address, run)
         return address
@@ -109,6 +110,17 @@ def test_what_does_not_come_next_is_parked_and_returns_its_credit_at_once() -> N
     bench = Bench()
     bench.arrive((0, 3), n=2)
     assert (bench.link.consumed, bench.settled) == (2, (1, []))
+
+
+def test_parked_bytes_are_those_whose_credit_has_returned_and_that_are_not_called() -> None:
+    bench = Bench()
+    bench.arrive((0, 1), nbytes=100)
+    bench.arrive((0, 2), nbytes=50)
+    assert bench.memory.parked_bytes == 150
+    bench.arrive((0, 0), nbytes=7)
+    assert bench.memory.parked_bytes == 150
+    bench.call()
+    assert bench.memory.parked_bytes == 0
 
 
 def test_a_run_of_which_one_item_is_parked_returns_its_credit() -> None:

@@ -70,6 +70,49 @@ def test_a_source_is_over_when_its_epochs_are() -> None:
     assert made.is_over(0)
 
 
+def test_a_source_makes_nothing_new_while_a_stage_below_holds_too_much() -> None:
+    made = source(0)
+    _, stretch = made.made(0, ["a", "b", "c"], 3)
+    stretch.pend = 1
+    made.sent(stretch)
+    made.hold_back(True)
+    assert (made.take(64), made.pressed) == (None, True)
+    made.hold_back(False)
+    job = made.take(64)
+    assert job is not None
+    assert job.room == 1
+
+
+def test_a_source_held_back_follows_its_acks_down() -> None:
+    made = Source({0: Position()}, 1, Limits(source_items=64))
+    stretches = [made.made(0, ["a"] * n, n)[1] for n in (3, 2)]
+    for stretch in stretches:
+        stretch.pend = 1
+        made.sent(stretch)
+    made.hold_back(True)
+    stretches[0].pend = 0
+    stretches[0].settled()
+    made.hold_back(True)
+    assert made.take(64) is None
+
+
+def test_what_groups_below_need_is_made_though_the_source_is_held_back() -> None:
+    made = Source({0: Position()}, 1, Limits(source_items=64))
+    _, stretch = made.made(0, ["a", "b", "c"], 3)
+    stretch.pend = 1
+    made.sent(stretch)
+    made.hold_back(True)
+    assert made.widen({0})
+    made.hold_back(True)
+    job = made.take(64)
+    assert job is not None
+    assert job.room == 3
+    stretch.pend = 0
+    stretch.settled()
+    made.hold_back(True)
+    assert made.room(made.partitions[0]) == 6
+
+
 def test_the_watermark_moves_over_what_is_settled_and_stops_at_a_gap() -> None:
     made = source(0)
     stretches = [made.made(0, [None] * n, 10 * n)[1] for n in (2, 1, 1)]

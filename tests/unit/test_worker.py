@@ -124,6 +124,52 @@ def test_a_link_from_above_opens_carries_data_is_probed_and_closes() -> None:
     assert (bench.kinds(), bench.acks()) == (["hang_up_acks"], [])
 
 
+def test_a_worker_that_holds_too_many_bytes_says_so_until_they_are_settled() -> None:
+    bench = Bench(Limits(held_bytes=25, held_items=0))
+    bench.reach()
+    bench.hear(run(0, 2))
+    bench.call()
+    assert [ack.full for ack in bench.acks()] == [False]
+    bench.hear(run(2))
+    bench.call()
+    assert [ack.full for ack in bench.acks()] == [True]
+    bench.answer(base=2, got=3, consumed=3)
+    bench.answer(base=4, got=3, consumed=3)
+    assert [ack.full for ack in bench.acks()] == [False]
+
+
+def test_a_few_items_are_not_too_many_however_large() -> None:
+    bench = Bench(Limits(held_bytes=25, held_items=4))
+    bench.reach()
+    for positions, full in ((4, False), (1, True)):
+        bench.hear(run(bench.got, positions))
+        bench.call()
+        assert [ack.full for ack in bench.acks()] == [full]
+
+
+def test_parked_inputs_count_as_held() -> None:
+    bench = Bench(Limits(held_bytes=25), memory=True, depths={0: 0}, lanes=(0,))
+    bench.hear(run(1, 3))
+    assert [ack.full for ack in bench.acks()] == [True]
+
+
+def test_that_a_stage_below_holds_too_much_is_passed_up_and_stops_a_source() -> None:
+    bench = Bench()
+    bench.reach()
+    bench.open()
+    bench.acks()
+    bench.answer(full=True)
+    assert [ack.full for ack in bench.acks()] == [True]
+    source = Bench(inputs=(), partitions={0: (Position(), False)})
+    source.reach()
+    source.answer(full=True)
+    source.worker.dispatch(0.0)
+    assert source.source.take(64) is None
+    source.answer()
+    source.worker.dispatch(0.0)
+    assert source.source.take(64) is not None
+
+
 def test_a_source_hears_acks_and_nothing_else() -> None:
     bench = Bench(inputs=(), partitions={0: (Position(), False)})
     for message in (Open(UP, ME, 1, 3, {}), Data(UP, ME, 1, 3, 1, run(0)), Sync(UP, ME, 1, 3, 1, False)):

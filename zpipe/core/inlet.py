@@ -42,7 +42,7 @@ class InLink:
         self.pressed = False
         self.news = 0  # acks since the sender was heard that only said quiet or wants
         self.dirty = True
-        self.reported: tuple[bool, tuple[int, ...]] = (False, ())
+        self.reported: tuple[bool, tuple[int, ...], bool] = (False, (), False)
 
     def settle(self, seq: int, n: int) -> None:
         """Note that the frame of `n` items from `seq` on is settled."""
@@ -232,24 +232,33 @@ class Inlet:
             link.pressed or 2 * (link.limit - link.got) <= link.window for link in self.links.values() if link.dirty
         )
 
-    def flush(self, quiet: bool, wants: tuple[int, ...], draining: bool, *, hungry_s: float | None = None) -> None:
+    def flush(
+        self,
+        quiet: bool,
+        wants: tuple[int, ...],
+        draining: bool,
+        *,
+        full: bool = False,
+        hungry_s: float | None = None,
+    ) -> None:
         """Send an ack for every link that has news; `hungry_s` is the time when there is nothing left to call."""
         for link in self.links.values():
             if not link.dirty:
-                if link.reported == (quiet, wants) or link.news >= NEWS_MAX:
+                if link.reported == (quiet, wants, full) or link.news >= NEWS_MAX:
                     continue
                 link.news += 1
             if hungry_s is not None and self.hungry_s is None and 0 < link.limit == link.got:
                 self.hungry_s = hungry_s  # its sender had more to send than credit, or had nothing: taken for the first
             self._grant(link)
             link.dirty = False
-            link.reported = (quiet, wants)
+            link.reported = (quiet, wants, full)
             self.send_ack(
                 Ack(
                     src=self.inc, dst=link.src, gen=link.gen, edge=link.edge, limit=link.limit,
                     limit_bytes=link.limit_bytes, base=link.base, got=link.got, consumed=link.consumed,
                     echo=link.seen_hi, state=int(draining), quiet=int(quiet),
                     ranges=[(a, b) for a, b in link.ranges[: self.limits.ack_ranges]], wants=list(wants),
+                    full=full,
                 )
             )  # fmt: skip
 

@@ -41,6 +41,7 @@ class Ledger:
         self.records: dict[tuple[object, ...], Record] = {}
         self.recent: OrderedDict[tuple[object, ...], None] = OrderedDict()
         self.queued_items = 0
+        self.parked_bytes = 0  # nothing is parked here: what waits has not returned its credit
         self.repeats = 0
 
     def arrived(self, address: Address, run: Run) -> None:

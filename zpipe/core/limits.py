@@ -15,6 +15,8 @@ class Limits:
     flight_s: float = 0.01  # work that a link holds ready at its receiver, or the round trip's worth if that is more
     flight_max_s: float = 0.02  # and at most, however long the round trip
     budget_bytes: int = 48 * 1024 * 1024  # unconsumed bytes of a worker, divided among its upstream workers
+    held_bytes: int = 96 * 1024 * 1024  # unsettled or parked bytes of a worker beyond which sources make nothing new,
+    held_items: int = 4  # unless it holds no more than so many items for each link
     source_items: int = 4096  # most unsettled positions of a partition
     source_bytes: int = 64 * 1024 * 1024  # most unsettled bytes of a source worker
     ack_s: float = 0.002  # under load acks go out this often

@@ -98,6 +98,7 @@ class Memory:
         self.passed = 0  # marks passed on that nobody has counted as work
         self.moved = False  # whether the cursor has moved since the last step was closed
         self.repeats = 0
+        self.parked_bytes = 0  # of frames whose credit has returned and that are not called yet
         self.saves = 0
         self._count = 0
         self._queued = 0  # items and marks in the queue
@@ -130,6 +131,7 @@ class Memory:
         self._sequence()
         # What fills no gap is parked: its credit returns at once, or the item it waits for might never come.
         if address.left == 0 or any(run.path(i) in self.held for i in range(run.n)):
+            self.parked_bytes += address.nbytes if address.left else 0
             address.consume()
 
     def _is_next(self, run: Run) -> bool:
@@ -191,6 +193,7 @@ class Memory:
                 self.passed += held.n
             held.address.left -= held.n
             if held.address.left == 0:
+                self.parked_bytes -= held.address.nbytes if held.address.returned else 0
                 held.address.consume()
             boundary = self.called_order.advance(held.run.path(held.i), held.mark, held.n)
             if boundary is not None:

@@ -74,6 +74,7 @@ class Link:
         self.unheard = 0  # probes since the last ack
         self.quiet = False
         self.wants: tuple[int, ...] = ()
+        self.full = False
         self.draining = False
 
 
@@ -213,6 +214,7 @@ class Outlet:
         link.draining = link.draining or ack.state == 1
         link.quiet = bool(ack.quiet) and ack.got == link.sent
         link.wants = tuple(ack.wants)
+        link.full = ack.full
         while link.base < ack.base:
             frame = link.frames[link.base]
             n = frame.run.n if isinstance(frame, Out) else frame
@@ -322,6 +324,17 @@ class Outlet:
         if self.backlog:
             return False
         return all(link.consumed == link.sent and (link.quiet or link.sent == 0) for link in self.links.values())
+
+    @property
+    def holds_much(self) -> bool:
+        """Tell whether more is unsettled than should be."""
+        limits = self.limits
+        return self.unsettled_bytes > limits.held_bytes and self.unsettled_items > limits.held_items * len(self.links)
+
+    @property
+    def is_full_below(self) -> bool:
+        """Tell whether a stage below holds more than it should."""
+        return any(link.full for link in self.links.values())
 
     def wanted(self) -> set[int]:
         """Return the source numbers that stages below wait for."""

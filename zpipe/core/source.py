@@ -55,6 +55,8 @@ class Partition:
     stretches: deque[Stretch] = field(default_factory=deque)
     unsettled_bytes: int = 0
     window: int = 0
+    cap: int | None = None  # most unsettled positions while a stage below holds too much
+    floor: int = 0  # below which the cap does not fall: what groups below were found to need
 
     @property
     def complete(self) -> bool:
@@ -90,6 +92,7 @@ class Source:
         }  # fmt: skip
         self.bytes_max = limits.source_bytes
         self.stopping = False
+        self.held_back = False
         self._turn = -1
 
     def take(self, limit: int) -> Job | None:
@@ -123,7 +126,18 @@ class Source:
         """Return how many positions may be added before acks must come."""
         if self.unsettled_bytes >= self.bytes_max and self.unsettled_bytes > 0:
             return 0
-        return partition.window - partition.unsettled
+        window = partition.window if partition.cap is None else min(partition.window, partition.cap)
+        return window - partition.unsettled
+
+    def hold_back(self, full: bool) -> None:
+        """While a stage below holds more than it should, make nothing new but what `widen` finds to be needed."""
+        for partition in self.partitions.values() if full or self.held_back else ():
+            if full:
+                cap = partition.unsettled if partition.cap is None else min(partition.cap, partition.unsettled)
+                partition.cap = max(partition.floor, cap)
+            else:
+                partition.cap, partition.floor = None, 0
+        self.held_back = full
 
     @property
     def unsettled_bytes(self) -> int:
@@ -180,14 +194,16 @@ class Source:
     def pressed(self) -> bool:
         """Tell whether acks are becoming urgent: half of a window is unsettled."""
         return any(2 * p.unsettled >= p.window for p in self.partitions.values() if p.unsettled) or (
-            2 * self.unsettled_bytes >= self.bytes_max
+            2 * self.unsettled_bytes >= self.bytes_max or (self.held_back and self.unsettled_bytes > 0)
         )
 
     def widen(self, wanted: set[int]) -> bool:
         """Everything below is quiet and waits for `wanted`: let those partitions run further ahead."""
         blocked = [p for p in self.partitions.values() if p.number in wanted and not p.ended and self.room(p) <= 0]
         for partition in blocked:
-            if partition.window <= partition.unsettled:
+            if partition.cap is not None and partition.cap <= partition.unsettled:
+                partition.cap = partition.floor = 2 * max(1, partition.unsettled)
+            elif partition.window <= partition.unsettled:
                 partition.window *= 2
             else:
                 self.bytes_max *= 2

@@ -166,6 +166,8 @@ class Worker:
         """Send what has credit, and tell the stages below whether a source waits."""
         self.now_s = now_s
         source = self.intake if isinstance(self.intake, Source) else None
+        if source is not None:
+            source.hold_back(self.outlet.is_full_below)
         self.outlet.press(now_s, source.pressed if source else self.inlet is not None and self.inlet.pressed)
         self.outlet.dispatch()
 
@@ -194,7 +196,8 @@ class Worker:
         own = {self.role.origins.get(lane, lane) for lane in self.intake.wants()} if quiet else set()
         wants = tuple(sorted(wanted | own))
         hungry = self.intake.idle and not self.calling and not self.outlet.backlog
-        self.inlet.flush(quiet, wants, self.draining, hungry_s=self.now_s if hungry else None)
+        full = self.outlet.holds_much or self.intake.parked_bytes > self.limits.held_bytes or self.outlet.is_full_below
+        self.inlet.flush(quiet, wants, self.draining, full=full, hungry_s=self.now_s if hungry else None)
 
     def restore(self, save: Save) -> None:
         """Begin where a save stands: its outputs go out again."""

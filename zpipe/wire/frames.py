@@ -59,7 +59,7 @@ class Ack:
     """What the lower end has of a link; all numbers are totals, so that a lost or repeated one does no harm.
 
     `ranges` are settled seqs above `base`, both ends included; `wants` are lanes of sources; `state` is 0
-    when running, 1 when draining.
+    when running, 1 when draining; `full` when this end, or one below it, holds more bytes than it should.
     """
 
     src: int
@@ -76,6 +76,7 @@ class Ack:
     quiet: int
     ranges: list[tuple[int, int]]
     wants: list[int]
+    full: bool = False
 
 
 @dataclass(slots=True)
@@ -128,7 +129,8 @@ def encode(message: Message, *, crc: bool) -> list[bytes | memoryview]:
             MAGIC, ACK, 0, _ACK.size, *ends, message.limit, message.limit_bytes, message.base, message.got,
             message.consumed, message.echo, message.state, message.quiet,
         )  # fmt: skip
-        return [header + pack_plain((message.ranges[:RANGES_MAX], message.wants[:RANGES_MAX]))]
+        full = (True,) if message.full else ()
+        return [header + pack_plain((message.ranges[:RANGES_MAX], message.wants[:RANGES_MAX], *full))]
     if type(message) is Sync:
         return [_SYNC.pack(MAGIC, SYNC, 0, _SYNC.size, *ends, message.hi, message.blocked)]
     if type(message) is Open:
@@ -175,7 +177,8 @@ def decode(frames: Sequence[Buffer]) -> Message:
         _flag("state", state)
         _flag("quiet", quiet)
         return Ack(
-            src, dst, gen, edge, limit, limit_bytes, base, got, consumed, echo, state, quiet, ranges, wants
+            src, dst, gen, edge, limit, limit_bytes, base, got, consumed, echo, state, quiet, ranges, wants,
+            full=body[2:3] == [True],
         )  # fmt: skip
     if not isinstance(body, dict) or not all(isinstance(key, str) for key in body):
         raise ProtocolError("body of OPEN or CLOSE is not a map with text keys")
