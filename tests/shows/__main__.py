@@ -48,7 +48,7 @@ def shows(*, quick: bool) -> dict[str, Callable[[], Iterator[Shown]]]:
         return {
             "skew": flow.skew, "toy": flow.toy, "order": flow.order, "launcher": flow.launcher,
             "stuck": flow.stuck, "simulator": simulator, "chaos": chaos, "pressure": flow.pressure,
-            "main": job.main, "kills": job.kills,
+            "parked": flow.parked, "main": job.main, "kills": job.kills,
         }  # fmt: skip
     return {
         **shows(quick=False),

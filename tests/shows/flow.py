@@ -179,6 +179,33 @@ args = {{ name = "stalled", pace_s = 0.008, stall_after = {count // 2}, stall_s 
         )
 
 
+def parked(seconds: float = 15.0) -> Iterator[Shown]:
+    """A call does not return, and all behind it is parked for an order: large items made of small ones stay few."""
+    stages = chain(
+        "numbers", "inflate", "out", numbers="args = { count = 100000 }\nreplay = 'seek'", inflate="workers = 2",
+        out="ordered = true",
+    )  # fmt: skip
+    watch = Watch()
+    with stage_place() as place:
+        run = place.start("run", place.pipeline(stages))
+        wait_until(lambda: sum(w["state"] == "live" for w in place.ps()["workers"]) == 4)
+        folder = next((place.folder / "runs").iterdir())
+        end_s = time.monotonic() + seconds
+        while not run.ends_within(SAMPLE_S) and time.monotonic() < end_s:
+            watch.look(place, folder, ("made",))
+        position = place.ps()["sources"][0]["position"]
+        run.interrupt()
+        run.says("again to stop now")
+        run.interrupt()
+        done = run.wait()
+    name, growth = watch.most
+    yield Shown(
+        f"{position} items of 1 MB made in {seconds:.0f} s beside a call that does not return: "
+        f"most growth {growth / 1e6:.0f} MB PSS ({name}, under 300), exit {done.code}",
+        growth < 300e6 and position > 50 and done.code == 130,
+    )
+
+
 def launcher() -> Iterator[Shown]:
     """SIGKILL of the launcher leaves no process, socket file or shared memory 2 s later."""
     with stage_place() as place:

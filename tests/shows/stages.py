@@ -92,5 +92,12 @@ def stuck(x, seconds):
     return x
 
 
+def inflate(x, stuck_at=3):
+    """A number as a random array of 1 MB; one call does not return."""
+    while x == stuck_at:
+        time.sleep(1)
+    return zp.rng().integers(0, 256, MB, np.uint8)
+
+
 def out(x):
     """Take it."""
