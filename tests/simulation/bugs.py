@@ -250,8 +250,7 @@ class ResendsNothing(World):
     """Restores a save into the cursor, but does not send the outputs in it."""
 
     def start(self, stage: Any, slot: int) -> None:
-        save = self.last_save(stage.name)
-        if save is not None:
+        for save in self.saves.get(stage.name, {}).values():
             save.outs = []
         super().start(stage, slot)
 

@@ -220,6 +220,16 @@ def test_a_late_save_is_read_where_no_later_life_has_saved(tmp_path: Path) -> No
     assert turn(life(tmp_path, 3).read()) == 3
 
 
+def test_of_two_late_saves_the_one_that_was_read_stays_in_force(tmp_path: Path) -> None:
+    first, second, third = life(tmp_path, 1), life(tmp_path, 2), life(tmp_path, 3)
+    with pytest.raises(SaveError, match="later life"):
+        first.write(save_of(9))
+    assert turn(third.read()) == 9  # and acknowledged what it covers
+    with pytest.raises(SaveError, match="later life"):
+        second.write(save_of(5))
+    assert turn(life(tmp_path, 4).read()) == 9
+
+
 def test_the_first_save_of_a_life_removes_those_of_earlier_ones(tmp_path: Path) -> None:
     life(tmp_path, 9).write(save_of(1))
     (tmp_path / "fit.9.save.new").touch()  # it died while it wrote

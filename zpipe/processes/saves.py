@@ -3,7 +3,8 @@
 Files bear the fence of their life, its number among the lives of the stage: `NAME.3.fence` says that the third
 has begun, `NAME.3.save` is what it saved last.  A life makes its fence before it reads, and looks for later ones
 after it has written: either it sees them, or they see what it wrote.  So a life that was held up on the way
-overwrites nothing of a later one, and acknowledges nothing that a later one has not read.
+overwrites nothing of a later one, and acknowledges nothing that a later one has not read.  What a life reads it
+first makes its own, for the same reason.
 
 A rename is atomic against the death of any process; against power loss it would want an fsync, which costs
 more than the save.
@@ -124,6 +125,11 @@ class Saves:
             return None
         path = self.folder / f"{self.name}.{fence}.save"
         try:
+            # It becomes ours: what it covers is acknowledged from now on, and a life between that one and this,
+            # if it was held up, may still write a save that covers less.
+            os.replace(path, self.path)
+            path = self.path
+            self._check()
             with open(path, "rb") as file:
                 return _read(file)
         except FileNotFoundError:  # removed by a later life

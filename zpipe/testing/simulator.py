@@ -104,7 +104,7 @@ class Node:
         made = target(self) if stage.role == "source" else target()
         self.caller = world.caller_type(stage, made, self.worker, world.codec, lambda: world.now_s, current)
         self.fence = world.fences[stage.name] = world.fences.get(stage.name, 0) + 1
-        save = world.last_save(stage.name)
+        save = world.adopt_save(stage.name, self.fence)
         if stage.memory and save is not None:
             self.worker.restore(save)
             self.caller.restore(save.state)
@@ -301,10 +301,13 @@ class World:
         for fence in [fence for fence in saves if fence < node.fence]:
             del saves[fence]
 
-    def last_save(self, stage: str) -> Save | None:
-        """Return what a new life begins with."""
+    def adopt_save(self, stage: str, fence: int) -> Save | None:
+        """Return what a new life begins with; from now on it is its own."""
         saves = self.saves.get(stage)
-        return saves[max(saves)] if saves else None
+        if not saves:
+            return None
+        save = saves[fence] = saves.pop(max(saves))
+        return save
 
     def service_s(self, stage: StagePlan, items: int) -> float:
         return self.random.choice((0.0001, 0.001, 0.01)) * max(items, 1)
