@@ -13,6 +13,7 @@ SUBTLE = {
     "SeesNoGap",
     "TakesWhateverComes",
     "AcksBeforeTheSave",
+    "SavesOverLaterLives",
 }
 
 
