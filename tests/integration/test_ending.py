@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from contextlib import suppress
 
 import psutil
 
@@ -28,7 +29,11 @@ def flowing(place: Place, *argv: str, count: int = COUNT, strokes: int = 20) -> 
 
 def process_of(place: Place, what: str) -> psutil.Process:
     """Return the process whose command line names a registry, or the stage of a worker."""
-    found = [p for p in place.processes() if what in p.cmdline()]
+    found = []
+    for process in place.processes():
+        with suppress(psutil.Error):  # it has just ended
+            if what in process.cmdline():
+                found.append(process)
     assert len(found) == 1, found
     return found[0]
 
@@ -74,12 +79,12 @@ def test_ctrl_c_finishes_what_is_under_way_though_source_and_shuffle_die_meanwhi
     )  # fmt: skip
     run = place.start("run", place.pipeline(stages))
     bell.wait(4)
-    held_up = process_of(place, "double")
+    held_up, *victims = (process_of(place, what) for what in ("double", "slowly", "shuffle"))
     held_up.suspend()
     run.interrupt()
     run.says("again to stop now")
-    process_of(place, "slowly").kill()
-    process_of(place, "shuffle").kill()
+    for victim in victims:
+        victim.kill()
     held_up.resume()
     done = run.wait()
     assert done.code == 130, done.err
