@@ -166,6 +166,16 @@ def test_how_far_a_source_has_got_is_told_with_its_death(supervisor: Supervisor,
     assert next_death(supervisor).reaches == {3: 12, 5: 2**40}
 
 
+def test_a_life_without_notes_is_not_taken_for_the_one_before_it(supervisor: Supervisor, tmp_path: Path) -> None:
+    blame = note(tmp_path / "blame", Run(0, 12, (3,), 2, None), 1)
+    blame.settled[0] = 1
+    slot = supervisor.add(program("a-0", "import os; os.abort()", blame=tmp_path / "blame"))
+    first = next_death(supervisor)
+    supervisor.restart(slot, 0.0)
+    second = next_death(supervisor)
+    assert [(death.running, death.settled) for death in (first, second)] == [("crops:12.4", True), ("", False)]
+
+
 def test_a_note_that_was_cut_short_tells_what_is_whole(tmp_path: Path) -> None:
     (tmp_path / "blame").write_bytes(bytes(SIZE) + (3).to_bytes(8, "little") + (12).to_bytes(8, "little") + b"\5")
     assert read_reaches(tmp_path / "blame") == {3: 12}

@@ -203,7 +203,10 @@ class Supervisor:
             os.close(slot._pidfd)
         slot._process = slot._pidfd = None
         blame = slot.program.blame
-        return Death(slot, process.pid, status, read_blame(blame), has_settled(blame), read_reaches(blame))
+        death = Death(slot, process.pid, status, read_blame(blame), has_settled(blame), read_reaches(blame))
+        if blame is not None:
+            blame.unlink(missing_ok=True)  # the next life may die before it has notes of its own
+        return death
 
 
 def describe_status(status: int) -> str:
