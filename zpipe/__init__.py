@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from zpipe.values import errors
-from zpipe.values.context import Item, item, rng, run_folder
+from zpipe.values.context import Item, item, out, rng, run_folder
 from zpipe.values.errors import (
     ConfigError,
     EncodeError,
@@ -23,11 +23,11 @@ from zpipe.values.errors import (
 
 if TYPE_CHECKING:
     from zpipe.api import Pipeline
-    from zpipe.values.stage import batch, merge, rechunk, shuffle, stage, unbatch
+    from zpipe.values.stage import batch, merge, rechunk, shuffle, split, stage, unbatch
 
 # What writes pipelines comes when it is asked for: a worker that starts in the middle of a run needs none of it.
 _LATER = {"Pipeline": "zpipe.api"} | dict.fromkeys(
-    ("batch", "merge", "rechunk", "shuffle", "stage", "unbatch"), "zpipe.values.stage"
+    ("batch", "merge", "rechunk", "shuffle", "split", "stage", "unbatch"), "zpipe.values.stage"
 )
 
 __all__ = [
@@ -45,10 +45,12 @@ __all__ = [
     "errors",
     "item",
     "merge",
+    "out",
     "rechunk",
     "rng",
     "run_folder",
     "shuffle",
+    "split",
     "stage",
     "unbatch",
 ]

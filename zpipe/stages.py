@@ -1,4 +1,4 @@
-"""Ready-made stages: batch, unbatch, shuffle, rechunk.
+"""Ready-made stages: batch, unbatch, shuffle, rechunk, split.
 
 A grouping stage reads in source order, and the k-th group has the same members, bytes and path in every run.
 It is handed members and says what it makes of them, as `Made` entries with their paths; it never sees sockets.
@@ -6,13 +6,16 @@ It is handed members and says what it makes of them, as `Made` entries with thei
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from zpipe.values import context
 from zpipe.values.errors import ConfigError, StageError
 from zpipe.values.paths import Mark, Path
 
@@ -188,6 +191,18 @@ def unbatch(item: Any) -> Iterator[Any]:
     """Send the rows of a batch one by one: what `batch` stacked comes apart again."""
     for i in range(length(item)):
         yield row(item, i)
+
+
+class split:
+    """Send each item to one of the outputs that `weights` names, as often as they weigh."""
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        self.names = sorted(weights)  # tables that are equal send alike, however they are written
+        self.bounds = list(itertools.accumulate(weights[name] for name in self.names))
+
+    def __call__(self, item: Any) -> context.Output:
+        drawn = context.rng().random() * self.bounds[-1]
+        return context.out(self.names[min(bisect_right(self.bounds, drawn), len(self.names) - 1)], item)
 
 
 def digest(number: int, members: Sequence[Member]) -> int:

@@ -54,6 +54,44 @@ def odd(x):
     return x if x % 2 else None
 
 
+def route(x):
+    """Odd numbers to one output, even ones that three divides to another, and the rest to none."""
+    return zp.out("odd", x) if x % 2 else zp.out("six", x) if x % 3 == 0 else x
+
+
+def sort_children(x):
+    for k in range(x % 4):
+        yield zp.out("first" if k == 0 else "later", [x, k])
+
+
+def astray(x):
+    return zp.out("od", x) if x == 3 else zp.out("odd", x)
+
+
+def unnamed(x):
+    return x if x == 3 else zp.out("odd", x)
+
+
+class Tally:
+    """Sends the odd on, and at the end says how many there were of each kind."""
+
+    def __init__(self):
+        self.n = [0, 0]
+
+    def __call__(self, x):
+        self.n[x % 2] += 1
+        return zp.out("item", x) if x % 2 else None
+
+    def state(self):
+        return self.n
+
+    def restore(self, state):
+        self.n = list(state)
+
+    def finish(self):
+        yield zp.out("sums", self.n)
+
+
 def thrice(x):
     for k in range(x % 4):
         yield [x, k]

@@ -34,9 +34,9 @@ FAULTS = {  # found before anything starts
         chain("numbers", "double", double="wokers = 2"),
         "stage 'double': there is no option 'wokers': did you mean 'workers'?",
     ),
-    "an output that is not there": (
-        chain("numbers", "double").replace('from = "numbers"', 'from = "numbers.spam"'),
-        "stage 'double' reads 'numbers.spam', but named outputs are not supported: read 'numbers'",
+    "an output that a group cannot have": (
+        chain("numbers", "batch", "double", batch="args = { size = 2 }").replace('"batch"', '"batch.spam"'),
+        "stage 'double' reads 'batch.spam', but zpipe.stages:batch has no named outputs: read 'batch'",
     ),
     "a module that is not there": (
         chain("numbers", "double").replace("stages:double", "stagse:double"),

@@ -67,6 +67,11 @@ class RedeliversNothing(Outlet):
         super().lost(now_s, link)
 
 
+class SendsToAll(Outlet):
+    def _sent_to(self, outputs: tuple[str, ...], run: Run) -> Run:
+        return run
+
+
 class DropsTombstones(Outlet):
     """No tombstone for what a stage's code drops."""
 
@@ -304,6 +309,7 @@ BUGS = tuple(
         (StopsBelowItsReach, "a source that is told to stop first makes again what its earlier lives have made"),
         (SeesNoGap, "an ack whose echo is above its got closes the link"),
         (RedeliversNothing, "what a dead link held is ready again"),
+        (SendsToAll, "what goes to a named output is a tombstone for the readers of others"),
         (DropsTombstones, "a drop leaves a tombstone on every marked edge"),
         (SettlesBelowTheHighest, "base is the lowest seq not settled"),
         (GrantsByDelta, "limit is consumed + window, never a delta"),

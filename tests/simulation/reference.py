@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.simulation.scenarios import Step
-from tests.simulation.stagecode import CLASSES, children, grouping, keep, source_size
+from tests.simulation.stagecode import CLASSES, children, grouping, keep, output_of, routed, source_size
 from zpipe.stages import Made, Member
 from zpipe.values.paths import Mark, Path, format_path
 from zpipe.values.plan import Plan, StagePlan
@@ -46,7 +46,9 @@ def expected(steps: list[Step], plan: Plan, ends: Mapping[int, int]) -> dict[str
         for number in stage.inputs:
             edge = plan.edges[number]
             lanes = edge.lane_map()
-            inputs += [((lanes[p[0]] if lanes else p[0], *p[1:]), d, e, v) for p, d, e, v in made[edge.from_]]
+            above = by_name[plan.stages[edge.from_].stage]
+            read = [x for x in made[edge.from_] if above.kind != "route" or output_of(above, x[3]) in edge.outputs]
+            inputs += [((lanes[p[0]] if lanes else p[0], *p[1:]), d, e, v) for p, d, e, v in read]
         inputs.sort(key=rank)
         if step.kind == "sink":
             sinks[stage.name] = [(format_path(plan.lane_names[p[0]], p, d), v) for p, d, _, v in inputs]
@@ -73,6 +75,9 @@ def _outputs(step: Step, stage: StagePlan, inputs: list[Entry], epochs: int) -> 
             ]
         case "map":
             return [(p, d, e, ("m", step.name, v)) for p, d, e, v in inputs if keep(step, v)]
+        case "route":
+            routes = [(p, d, e, routed(step, v)) for p, d, e, v in inputs]
+            return [((*p, i) if step.fan else p, d, e, x) for p, d, e, made in routes for i, x in enumerate(made)]
         case "split":
             return [((*p, i), d, e, ("c", step.name, v, i)) for p, d, e, v in inputs for i in range(children(step, v))]
         case "unbatch":

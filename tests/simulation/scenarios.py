@@ -12,7 +12,10 @@ from zpipe.testing.faults import Faults
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a scenario; `kind` is source, map, split, a grouping, train, teach, bell or sink."""
+    """One stage of a scenario; `kind` is source, map, route, split, a grouping, train, teach, bell or sink.
+
+    A route sends to its outputs "a" and "b"; one with `fan` yields so many children, each to one of them.
+    """
 
     name: str
     kind: str
@@ -247,6 +250,21 @@ def commits(r: random.Random) -> list[Step]:
     ]
 
 
+def switch(r: random.Random) -> list[Step]:
+    """Items that go to one of two outputs, whose readers meet again below."""
+    steps = [
+        source(r),
+        Step("route", "route", ("src",), r.randint(1, 3), fan=r.choice((0, 0, 3))),
+        Step("a", "map", ("route.a",), 2, drop=r.choice((0, 3))),
+        Step("b", r.choice(("map", "split")), ("route.b",), 2),
+        Step("sink", "sink", ("a", "b"), ordered=r.random() < 0.6),
+    ]
+    if r.random() < 0.5:
+        steps.append(Step("g", "batch", ("route.a",) if r.random() < 0.5 else ("route.a", "route.b"), size=3))
+        steps.append(Step("log", "sink", ("g",)))
+    return steps
+
+
 SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
     linear,
     ordered,
@@ -268,6 +286,7 @@ SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
     nested,
     rechunks,
     commits,
+    switch,
 )
 
 

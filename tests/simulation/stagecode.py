@@ -10,6 +10,7 @@ from tests.simulation.scenarios import Step
 from zpipe import stages
 from zpipe.stages import Grouping
 from zpipe.values.callables import CallableInfo
+from zpipe.values.context import out
 from zpipe.values.options import Options
 from zpipe.values.plan import Plan, StagePlan, build
 from zpipe.values.stage import StageSpec
@@ -17,6 +18,7 @@ from zpipe.values.stage import StageSpec
 FORMS = {
     "source": CallableInfo("split"),
     "map": CallableInfo("map"),
+    "route": CallableInfo("map"),
     "split": CallableInfo("split"),
     "unbatch": CallableInfo("split"),
     "batch": CallableInfo("group", True),
@@ -44,7 +46,7 @@ def plan_of(steps: list[Step]) -> Plan:
         if step.grid:
             options["grid"] = {"v": list(range(step.grid))}
         specs.append(StageSpec(step.name, run, step.inputs, {}, Options(**options)))
-        infos[step.name] = FORMS[step.kind]
+        infos[step.name] = CallableInfo("split") if step.kind == "route" and step.fan else FORMS[step.kind]
     return build("sim", ".", tuple(specs), infos)
 
 
@@ -54,6 +56,14 @@ def keep(step: Step, value: Any) -> bool:
 
 def children(step: Step, value: Any) -> int:
     return step.fan or crc32(repr((step.name, value)).encode()) % 4
+
+
+def output_of(step: Step, value: Any) -> str:
+    return "ab"[crc32(repr((step.name, value)).encode()) % 2]
+
+
+def routed(step: Step, value: Any) -> list[Any]:
+    return [("r", step.name, value, i) for i in range(step.fan or 1)]
 
 
 class Train:
@@ -139,6 +149,8 @@ def _target(step: Step, stage: StagePlan, database: Database) -> Callable[..., A
             return lambda node: lambda: _source_items(step, stage, node.caller.current.run)
         case "map":
             return lambda: lambda value: ("m", step.name, value) if keep(step, value) else None
+        case "route":
+            return lambda: lambda value: _route(step, value)
         case "split":
             return lambda: lambda value: (("c", step.name, value, i) for i in range(children(step, value)))
         case "unbatch":
@@ -148,6 +160,11 @@ def _target(step: Step, stage: StagePlan, database: Database) -> Callable[..., A
         case "sink":
             return lambda: database.sink(stage.name)
     return lambda: grouping(step)
+
+
+def _route(step: Step, value: Any) -> Any:
+    sent = [out(output_of(step, made), made) for made in routed(step, value)]
+    return iter(sent) if step.fan else sent[0]
 
 
 def grouping(step: Step) -> Grouping:

@@ -229,10 +229,48 @@ def test_a_stage_needs_a_good_name():
     assert faults(My_stage=SOURCE) == [f"stage.My_stage: {bad}"]
 
 
-def test_a_named_output_is_not_supported():
-    assert faults(src=SOURCE, x={"run": f"{M}:features", "from": "src.spam"}) == [
-        "stage.x.from: stage 'x' reads 'src.spam', but named outputs are not supported: read 'src'"
+def test_any_stage_of_yours_may_have_named_outputs():
+    assert reader("features", **{"from": "src.spam"}) == []
+    assert reader("features", **{"from": ["src.spam", "src.ham", "src"]}) == []
+
+
+def test_an_output_has_a_name_like_a_stage():
+    bad = "from: reads 'src.Spam', but 'Spam' is no name of an output: use a-z, 0-9 and -, a letter first"
+    assert reader("features", **{"from": "src.Spam"}) == [bad]
+
+
+def test_an_output_of_no_stage_is_a_fault():
+    bad = "from: reads 'scr.spam', but there is no such stage: did you mean 'src'?"
+    assert reader("features", **{"from": "scr.spam"}) == [bad]
+
+
+BATCH = {"run": "zpipe.stages:batch", "from": "src", "args": {"size": 2}}
+SPLIT = {"run": "zpipe.stages:split", "from": "src", "args": {"weights": {"train": 9, "test": 1}}}
+
+
+def test_a_group_has_no_named_outputs():
+    text = "stage 'x' reads 'g.spam', but zpipe.stages:batch has no named outputs: read 'g'"
+    assert faults(src=SOURCE, g=BATCH, x={"run": f"{M}:features", "from": "g.spam"}) == [f"stage.x.from: {text}"]
+
+
+def test_a_split_is_read_by_its_outputs():
+    x, y = ({"run": f"{M}:features", "from": f"s.{name}"} for name in ("train", "test"))
+    assert faults(src=SOURCE, s=SPLIT, x=x, y=y) == []
+    assert faults(src=SOURCE, s=SPLIT, x=x) == [
+        "stage.s.args.weights: stage 's' sends items to output 'test', which no stage reads: let one read 's.test'"
     ]
+    assert faults(src=SOURCE, s=SPLIT, x=x, y=y, z={"run": f"{M}:features", "from": ["s.tset", "s"]}) == [
+        "stage.z.from: stage 'z' reads 's.tset', but 'tset' is none of its outputs: did you mean 'test'?",
+        "stage.z.from: stage 'z' reads 's', but it sends to named outputs only: it has train, test",
+    ]
+
+
+@pytest.mark.parametrize("weights", [{}, {"a": 0}, {"a": True}, {"A": 1}, 3, ["a"]])
+def test_a_split_needs_names_and_weights(weights):
+    s = {**SPLIT, "args": {"weights": weights}}
+    rule = "must be a table of names and weights above 0, like { train = 9, test = 1 }"
+    found = faults(src=SOURCE, s=s)
+    assert f"stage.s.args.weights: stage 's' (zpipe.stages:split): weights {rule}, not {weights!r}" in found
 
 
 def test_a_stage_read_twice_is_a_fault():

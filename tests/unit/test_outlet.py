@@ -8,15 +8,16 @@ import pytest
 
 from zpipe.core.limits import Limits
 from zpipe.core.outlet import Edge, Link, Out, Outlet, Peer
-from zpipe.values.paths import Run
+from zpipe.values.paths import Mark, Run
 from zpipe.wire.frames import Ack
 
 
 class Part:
     buffers = ()
 
-    def __init__(self, nbytes: int) -> None:
+    def __init__(self, nbytes: int, output: str = "") -> None:
         self.nbytes = nbytes
+        self.output = output
 
 
 class Parent:
@@ -113,6 +114,36 @@ def test_an_edge_that_waits_for_credit_does_not_hold_up_another() -> None:
     bench.link(8, limit=9, edge=1)
     bench.emit(run(0))
     assert bench.sends == [(8, 1, 0, 1)]
+
+
+def sent_to(*outputs: str) -> Run:
+    return Run(0, 5, (), len(outputs), [Part(10, output) for output in outputs])
+
+
+def test_the_readers_of_an_output_get_what_is_sent_to_it_and_tombstones_for_the_rest() -> None:
+    bench = Bench(Edge(0, True, outputs=("a",)), Edge(1, True, outputs=("b", "")))
+    bench.emit(sent_to("a", "b", "a", ""))
+    runs = [out.run for edge in bench.outlet.edges.values() for out in edge.ready]
+    assert [(r.path(0), r.marks) for r in runs] == [((0, 5), bytes((0, 1, 0, 1))), ((0, 5), bytes((1, 0, 1, 0)))]
+    assert [[part and part.output for part in r.parts or ()] for r in runs] == [
+        ["a", None, "a", None],
+        [None, "b", None, ""],
+    ]
+    assert bench.outlet.out_items == 4
+
+
+def test_without_marks_an_output_gets_its_items_alone() -> None:
+    bench = Bench(Edge(0, False, outputs=("a",)), Edge(1, False, outputs=("b",)))
+    parent = Parent()
+    bench.emit(sent_to("a", "a", "b", "a"), sent_to("b"), parent=parent)
+    assert bench.ready == [(5, 2, 0), (8, 1, 0), (7, 1, 0), (5, 1, 0)]
+    assert parent.pend == 4
+
+
+def test_marks_go_to_the_readers_of_every_output() -> None:
+    bench = Bench(Edge(0, True, outputs=("a",)), Edge(1, True, outputs=("b",)))
+    bench.emit(run(3, 2, marks=bytes((Mark.TOMB, Mark.FIN))))
+    assert [out.run.marks for edge in bench.outlet.edges.values() for out in edge.ready] == [b"\x01\x04"] * 2
 
 
 def test_seqs_count_items_and_a_run_is_cut_where_the_credit_ends() -> None:

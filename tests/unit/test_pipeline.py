@@ -111,6 +111,31 @@ def test_merged_stages_are_a_list_in_from():
     assert pipeline.to_dict()["stage"]["double"]["from"] == ["a", "b", "c"]
 
 
+def test_a_named_output_is_read_by_its_name():
+    route = zp.stage(double, name="route")(zp.stage(numbers))
+    spam = zp.stage(double, name="spam")(route["spam"])
+    rest = zp.stage(double, name="rest")(zp.merge(route["ham"], route))
+    pipeline = zp.Pipeline("p", spam, rest)
+
+    assert pipeline.stage("spam").inputs == ("route.spam",)
+    assert pipeline.stage("rest").to_dict()["from"] == ["route.ham", "route"]
+    assert [spec.name for spec in pipeline.readers("route")] == ["spam", "rest"]
+    assert pipeline.stage("rest").above == ("route",)
+    assert pipeline.stage("rest").outputs_of("route") == ("ham", "")
+    assert zp.Pipeline.from_dict(pipeline.to_dict(), folder=pipeline.folder) == pipeline
+    assert names(pipeline) == ["numbers", "route", "spam", "rest"]
+
+
+def test_a_split_is_a_built_in():
+    parts = zp.split({"train": 9, "test": 1})(zp.stage(numbers))
+    pipeline = zp.Pipeline("p", zp.stage(double)(parts["train"]), zp.stage(double, name="other")(parts["test"]))
+
+    assert pipeline.to_dict()["stage"]["split"] == {
+        "run": "zpipe.stages:split", "from": "numbers", "args": {"weights": {"train": 9, "test": 1}},
+    }  # fmt: skip
+    assert pipeline.to_dict()["stage"]["other"]["from"] == "split.test"
+
+
 def test_joining_is_refused_with_the_way_out():
     with pytest.raises(zp.ConfigError, match=rf"{FILE}:\d+: .*not supported: zp.merge\(a, b\) interleaves them"):
         zp.stage(double)(zp.stage(numbers, name="a"), zp.stage(numbers, name="b"))

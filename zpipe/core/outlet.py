@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from zpipe.core.limits import Limits
-from zpipe.values.paths import Run
+from zpipe.values.paths import Mark, Run
 from zpipe.wire.frames import Ack
 
 PRESSES_MAX = 4  # probes without an answer beyond which news of `blocked` waits for its turn
@@ -85,6 +85,7 @@ class Edge:
     number: int
     marked: bool
     lanes: Mapping[int, int] | None = None  # of the arm of a fan-out: the lane above -> the lane on this edge
+    outputs: tuple[str, ...] = ("",)  # of this stage that are read along it
     ready: deque[Out] = field(default_factory=deque)
     links: list[Link] = field(default_factory=list)
 
@@ -95,6 +96,8 @@ class Outlet:
     def __init__(self, edges: Sequence[Edge], limits: Limits) -> None:
         self.edges = {edge.number: edge for edge in edges}
         self.marked = any(edge.marked for edge in edges)
+        self.outputs = {name for edge in edges for name in edge.outputs}
+        self.switches = bool(self.outputs - {""})
         self.limits = limits
         self.links: dict[int, Link] = {}  # by the receiver's incarnation
         self.peers: dict[int, Peer] = {}
@@ -117,11 +120,20 @@ class Outlet:
         self.out_items += run.n if run.marks is None else run.marks.count(0)
         for edge in self.edges.values():
             below = run if edge.lanes is None else run.on(edge.lanes[run.lane])
+            if self.switches:
+                below = self._sent_to(edge.outputs, below)
             if edge.marked or below.marks is None:
                 self._add(edge, below, parents)
             else:
                 for a, b in _items(below.marks):
                     self._add(edge, below.slice(a, b), parents)
+
+    def _sent_to(self, outputs: tuple[str, ...], run: Run) -> Run:
+        """Return the run as the readers of these outputs get it: what goes to others is a tombstone for them."""
+        assert run.parts is not None
+        parts = [part if part is not None and part.output in outputs else None for part in run.parts]
+        marks = bytes(run.mark(i) or (Mark.TOMB if part is None else 0) for i, part in enumerate(parts))
+        return run.like(0, parts, marks if any(marks) else None)
 
     def resend(self, edge: int, run: Run) -> None:
         """Send again what a save held back; nothing above waits for it any more."""

@@ -68,7 +68,9 @@ class Worker:
         self.refused = 0
         self.now_s = 0.0  # of the last event
         self.calling = False  # whether a job is under way
-        self.outlet = self.outlet_type([Edge(e.number, e.marked, e.lane_map()) for e in role.outputs], limits)
+        self.outlet = self.outlet_type(
+            [Edge(e.number, e.marked, e.lane_map(), e.outputs) for e in role.outputs], limits
+        )
         self.intake: Ledger | Memory | Source
         if role.partitions is not None:
             self.intake = self._source(role.partitions)

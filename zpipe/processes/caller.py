@@ -18,8 +18,9 @@ from zpipe.core.worker import Worker
 from zpipe.processes import failpoints
 from zpipe.processes.blame import Blame
 from zpipe.stages import Grouping, Made, Member
-from zpipe.values.context import Current
+from zpipe.values.context import Current, Output
 from zpipe.values.errors import StageError, ZpipeError
+from zpipe.values.faults import did_you_mean
 from zpipe.values.paths import Mark, Path, Run
 from zpipe.values.plan import StagePlan
 
@@ -67,6 +68,7 @@ class Caller:
         if self.grouping is not None:
             self.grouping.number = stage.number
         self.saves_state = "state" in stage.hooks and self.grouping is None
+        self.switches = worker.outlet.switches
         self.hook_position = 0  # of the hook lane
         self.since = 0  # items called since the last checkpoint
         self.busy_since = 0.0  # seconds of calls since then
@@ -432,7 +434,8 @@ class Caller:
 
     def _encode_made(self, value: Any, name: str) -> Any:
         try:
-            return self.codec.encode(value)
+            encode = self.codec.encode
+            return self._addressed(encode, value) if self.switches or type(value) is Output else encode(value)
         except ZpipeError as error:
             raise self._hook_failed(error, name) from error
 
@@ -461,14 +464,33 @@ class Caller:
 
     def _encode(self, encode: Callable[[Any], Any], value: Any, run: Run, k: int) -> Any:
         try:
-            return encode(value)
+            return self._addressed(encode, value) if self.switches or type(value) is Output else encode(value)
         except ZpipeError as error:
             raise self._failed(error, run, k) from error
+
+    def _addressed(self, encode: Callable[[Any], Any], value: Any) -> Any:
+        """Encode what goes to a named output, or to none at a stage that has some."""
+        name, value = (value.name, value.value) if type(value) is Output else ("", value)
+        outputs = self.worker.outlet.outputs
+        if name not in outputs:
+            raise StageError(_unread(self.stage.stage, name, outputs))
+        part = encode(value)
+        part.output = name
+        return part
 
     def _failed(self, error: Exception, run: Run, k: int) -> StageError:
         where = f"stage {self.stage.name!r} at {run.text(self.current.lane_names, k)}"
         what = "" if isinstance(error, ZpipeError) else f" raised {type(error).__name__}"
         return StageError(f"{where}{what}: {one_line(error)}")
+
+
+def _unread(stage: str, name: str, outputs: set[str]) -> str:
+    names = sorted(outputs - {""})
+    if not name:
+        there = ", ".join(f"zp.out({known!r}, ...)" for known in names)
+        return f"the item goes to no output, but only named ones of {stage!r} are read: return {there}"
+    hint = did_you_mean(name, names) or f": let a stage read '{stage}.{name}'"
+    return f"the item goes to output {name!r}, which no stage reads{hint}"
 
 
 def one_line(error: Exception) -> str:

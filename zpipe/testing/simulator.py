@@ -33,7 +33,7 @@ from zpipe.wire.frames import Ack, Data, Message, Open, Sync
 class Part:
     """An item as the simulator carries it: the value itself, and the bytes it pretends to have."""
 
-    __slots__ = ("nbytes", "value")
+    __slots__ = ("nbytes", "output", "value")
     buffers = ()
 
     def __init__(self, value: Any, nbytes: int) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from zpipe.values.errors import ConfigError
 from zpipe.values.faults import did_you_mean
-from zpipe.values.stage import BUILT_INS, GROUPING
+from zpipe.values.stage import BUILT_INS, GROUPING, SPLIT
 
 FILE_MODULE = "zpipe-file:"  # prefix of the module name of a file imported by its path
 HOOKS = ("warmup", "state", "restore", "epoch_end", "finish", "close", "commit")
@@ -128,7 +128,8 @@ def describe(run: str, folder: Path) -> CallableInfo:
         Parameter(name, kind) if default is ... else Parameter(name, kind, default=default)
         for name, (_, default) in BUILT_INS[run].items()
     )
-    return CallableInfo("group" if run in GROUPING else "split", parameters=found, is_built_in=True)
+    form = "group" if run in GROUPING else "map" if run == SPLIT else "split"
+    return CallableInfo(form, parameters=found, is_built_in=True)
 
 
 def form_of(obj: Any) -> CallableInfo:

@@ -9,7 +9,7 @@ from zpipe.values.callables import describe
 from zpipe.values.errors import ConfigError
 from zpipe.values.faults import Fault, did_you_mean
 from zpipe.values.pipeline import Pipeline
-from zpipe.values.stage import NAME
+from zpipe.values.stage import BUILT_INS, NAME, SPLIT, StageSpec
 from zpipe.values.stagecheck import Found, check_callable, check_options
 
 NAME_RULE = "use a-z, 0-9 and -, a letter first"
@@ -32,9 +32,32 @@ def check(pipeline: Pipeline) -> list[Fault]:
     return list(dict.fromkeys(faults))
 
 
+def read_outputs(pipeline: Pipeline, name: str) -> set[str]:
+    """Return which outputs of a stage others read; "" is what goes to no named one."""
+    return {output for reader in pipeline.readers(name) for output in reader.outputs_of(name)}
+
+
+def outputs_of_split(spec: StageSpec) -> tuple[str, ...]:
+    """Return the outputs that the built-in split sends to; none for other stages, whose code decides."""
+    weights = spec.args.get("weights") if spec.run == SPLIT else None
+    return tuple(weights) if isinstance(weights, dict) else ()
+
+
+def _no_output(above: StageSpec, output: str) -> str:
+    """Say why a stage cannot have an output, "" when it can."""
+    if output and above.run in BUILT_INS and above.run != SPLIT:
+        return f"{above.run} has no named outputs: read {above.name!r}"
+    outputs = outputs_of_split(above)
+    if not outputs or output in outputs:
+        return ""
+    named = f"{output!r} is none of its outputs" if output else "it sends to named outputs only"
+    hint = did_you_mean(output, outputs) or f": it has {', '.join(outputs)}"
+    return f"{named}{hint}"
+
+
 def find_cycles(pipeline: Pipeline) -> list[list[str]]:
     """Return the names along each cycle in the direction of the items, the first name again at the end."""
-    inputs = {spec.name: spec.inputs for spec in pipeline.stages}
+    inputs = {spec.name: spec.above for spec in pipeline.stages}
     cycles = []
     while inputs := _knotted(inputs):
         name = next(iter(inputs))
@@ -78,13 +101,18 @@ def _edges(pipeline: Pipeline) -> Found:
     for spec in pipeline.stages:
         at, stage = f"stage.{spec.name}.from", f"stage {spec.name!r}"
         for above in dict.fromkeys(spec.inputs):
-            base = above.partition(".")[0]
-            if above not in names and base in names:
-                yield at, f"{stage} reads {above!r}, but named outputs are not supported: read {base!r}"
-            elif above not in names:
-                yield at, f"{stage} reads {above!r}, but there is no such stage{did_you_mean(above, names)}"
+            base, dot, output = above.partition(".")
+            if base not in names:
+                yield at, f"{stage} reads {above!r}, but there is no such stage{did_you_mean(base, names)}"
+            elif dot and not NAME.fullmatch(output):
+                yield at, f"{stage} reads {above!r}, but {output!r} is no name of an output: {NAME_RULE}"
+            elif text := _no_output(pipeline.stage(base), output):
+                yield at, f"{stage} reads {above!r}, but {text}"
             if spec.inputs.count(above) > 1:
                 yield at, f"{stage} reads {above!r} more than once: name it once"
+        for output in sorted(set(outputs_of_split(spec)) - read_outputs(pipeline, spec.name)):
+            text = f"sends items to output {output!r}, which no stage reads: let one read '{spec.name}.{output}'"
+            yield f"stage.{spec.name}.args.weights", f"{stage} {text}"
     for cycle in find_cycles(pipeline):
         text = f"stages form a cycle, {' -> '.join(cycle)}: items only go forward, so cut one `from`"
         yield f"stage.{cycle[0]}.from", text

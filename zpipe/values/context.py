@@ -40,6 +40,14 @@ class Item:
     partitions: int
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a stage returns or yields to send `value` to the readers of its output `name` only."""
+
+    name: str
+    value: Any
+
+
 class Current:
     """What the code of one stage is called for: the item of `run` at `index`; no run before the first.
 
@@ -140,6 +148,14 @@ def inside(current: Current) -> Iterator[Current]:
         yield current
     finally:
         enter(before)
+
+
+def out(name: str, value: Any) -> Output:
+    """Send `value` to the output `name` of the stage: return or yield what this returns.
+
+    The stages that read `STAGE.name` get it, and nobody else does.
+    """
+    return Output(name, value)
 
 
 def item() -> Item:

@@ -16,7 +16,7 @@ from zpipe.values import tomlfile
 from zpipe.values.callables import name_of
 from zpipe.values.errors import ConfigError
 from zpipe.values.faults import Fault, did_you_mean
-from zpipe.values.stage import Stage, StageSpec, caller, default_name
+from zpipe.values.stage import Named, Stage, StageSpec, caller, default_name
 from zpipe.values.tables import Reader, place
 
 SCHEMA = 1
@@ -59,7 +59,7 @@ class Pipeline:
             run = node.run if isinstance(node.run, str) else name_of(node.run, home)
             table = {**node.options, "run": run, "args": dict(node.args)}
             if node.inputs:
-                table["from"] = [names[x] for x in node.inputs]
+                table["from"] = [_read(x, names) for x in node.inputs]
             rows.append((names[node], table))
             places.setdefault(f"stage.{names[node]}", node.place)
         self._fill(name, rows, defaults or {}, home, [], places)
@@ -158,7 +158,7 @@ class Pipeline:
 
     def readers(self, name: str) -> tuple[StageSpec, ...]:
         """Return the stages that read the stage `name`."""
-        return tuple(spec for spec in self.stages if name in spec.inputs)
+        return tuple(spec for spec in self.stages if name in spec.above)
 
     def role(self, spec: StageSpec) -> str:
         """Return "source", "transform" or "sink"; a stage that nobody reads is a sink."""
@@ -174,7 +174,7 @@ class Pipeline:
 def _topological(specs: Sequence[StageSpec]) -> tuple[StageSpec, ...]:
     """Order stages after their inputs, the first declared first; those on a cycle come last, as declared."""
     first = {spec.name: i for i, spec in reversed(list(enumerate(specs)))}
-    waits = [{first[x] for x in spec.inputs if x in first} for spec in specs]
+    waits = [{first[x] for x in spec.above if x in first} for spec in specs]
     below: list[list[int]] = [[] for _ in specs]
     for i, above in enumerate(waits):
         for j in above:
@@ -212,8 +212,12 @@ def _walk(ends: Iterable[Stage]) -> list[Stage]:
         node = todo.pop()
         if node not in seen:
             seen.add(node)
-            todo.extend(node.inputs)
+            todo.extend(x.stage if isinstance(x, Named) else x for x in node.inputs)
     return sorted(seen, key=lambda node: node.declared)
+
+
+def _read(read: Stage | Named, names: Mapping[Stage, str]) -> str:
+    return f"{names[read.stage]}.{read.output}" if isinstance(read, Named) else names[read]
 
 
 def _names(nodes: Sequence[Stage]) -> dict[Stage, str]:

@@ -23,13 +23,17 @@ SPLITTING = frozenset(("zpipe.stages:shuffle", "zpipe.stages:rechunk"))
 
 @dataclass(frozen=True)
 class EdgePlan:
-    """An edge: `to` reads what `from_` writes; marks travel on it when a stage with memory is below."""
+    """An edge: `to` reads what `from_` writes; marks travel on it when a stage with memory is below.
+
+    `outputs` are those of `from_` that `to` reads; "" stands for what goes to no named one.
+    """
 
     number: int
     from_: int
     to: int
     marked: bool
     lanes: tuple[tuple[int, int], ...] = ()  # on the arm of a fan-out: (lane above, lane on this edge)
+    outputs: tuple[str, ...] = ("",)
 
     def lane_map(self) -> dict[int, int] | None:
         """Return lane above -> lane on this edge, None when the edge changes none."""
@@ -129,7 +133,7 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
     numbers: dict[str, list[int]] = {}
     for number, (spec, _) in enumerate(nodes):
         numbers.setdefault(spec.name, []).append(number)
-    pairs = [(up, down) for down, (spec, _) in enumerate(nodes) for read in spec.inputs for up in numbers[read]]
+    pairs = [(up, down) for down, (spec, _) in enumerate(nodes) for read in spec.above for up in numbers[read]]
     is_memory = [has_memory(spec, infos[spec.name]) for spec, _ in nodes]
     leads_to_memory = list(is_memory)
     for up, down in sorted(pairs, reverse=True):
@@ -173,7 +177,8 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
             below = pairs[k][1]
             arms = lanes.arm(variant_name(nodes[below][0].name, nodes[below][1]), leaving) if len(outputs) > 1 else {}
             lanes.on_edge[k] = {arms.get(lane, lane): depth for lane, depth in leaving.items()}
-            edges.append(EdgePlan(k, number, below, leads_to_memory[below], tuple(arms.items())))
+            outputs_read = nodes[below][0].outputs_of(spec.name)
+            edges.append(EdgePlan(k, number, below, leads_to_memory[below], tuple(arms.items()), outputs_read))
     edges.sort(key=lambda edge: edge.number)
     return Plan(name, folder, tuple(stages), tuple(edges), lanes.names, lanes.origins)
 

@@ -18,7 +18,16 @@ from zpipe.values.errors import ConfigError
 from zpipe.values.options import Options, Rule, plain, switch, whole
 
 NAME = re.compile(r"[a-z][a-z0-9-]*")
+SPLIT = "zpipe.stages:split"
 GROUPING = frozenset(("zpipe.stages:batch", "zpipe.stages:shuffle", "zpipe.stages:rechunk"))
+
+
+def _weights(value: Any) -> str | None:
+    good = isinstance(value, dict) and value and all(NAME.fullmatch(str(name)) for name in value)
+    if good and all(isinstance(x, int | float) and not isinstance(x, bool) and x > 0 for x in value.values()):
+        return None
+    return "must be a table of names and weights above 0, like { train = 9, test = 1 }"
+
 
 # The args of each built-in: its rule and its default, `...` where it must be given.
 BUILT_INS: dict[str, dict[str, tuple[Rule, Any]]] = {
@@ -26,6 +35,7 @@ BUILT_INS: dict[str, dict[str, tuple[Rule, Any]]] = {
     "zpipe.stages:unbatch": {},
     "zpipe.stages:shuffle": {"size": (whole(1), ...), "seed": (whole(0), 0)},
     "zpipe.stages:rechunk": {"size": (whole(1), ...)},
+    SPLIT: {"weights": (_weights, ...)},
 }
 
 _declared = itertools.count()  # stages keep the order in which the user wrote them
@@ -35,8 +45,8 @@ _declared = itertools.count()  # stages keep the order in which the user wrote t
 class StageSpec:
     """One stage of a pipeline, checked or not.
 
-    `run` is "module:name" or "file.py:name"; `inputs` are names of stages, several are merged; `extra` are
-    options that do not exist, kept for the check.
+    `run` is "module:name" or "file.py:name"; `inputs` are names of stages, or of their outputs like "route.spam",
+    several are merged; `extra` are options that do not exist, kept for the check.
     """
 
     name: str
@@ -45,6 +55,16 @@ class StageSpec:
     args: Mapping[str, Any] = field(default_factory=dict, hash=False)
     options: Options = field(default_factory=Options)
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def above(self) -> tuple[str, ...]:
+        """Return the names of the stages that it reads, each once."""
+        return tuple(dict.fromkeys(read.partition(".")[0] for read in self.inputs))
+
+    def outputs_of(self, above: str) -> tuple[str, ...]:
+        """Return which outputs of the stage `above` it reads; "" is what goes to no named one."""
+        reads = (read.partition(".") for read in self.inputs)
+        return tuple(name for stage, _, name in reads if stage == above)
 
     @property
     def is_source(self) -> bool:
@@ -77,7 +97,7 @@ class Stage:
         name: str | None,
         args: Mapping[str, Any],
         options: Mapping[str, Any],
-        inputs: tuple[Stage, ...] = (),
+        inputs: tuple[Stage | Named, ...] = (),
     ) -> None:
         self.run = run
         self.name = name
@@ -88,7 +108,11 @@ class Stage:
         self.place = f"{path.name}:{line}"
         self.declared = next(_declared)
 
-    def __call__(self, *upstream: Stage | Merge) -> Stage:
+    def __getitem__(self, output: str) -> Named:
+        """Return the named output of this stage, for a stage that reads it: `zp.stage(f)(route["spam"])`."""
+        return Named(self, output)
+
+    def __call__(self, *upstream: Stage | Named | Merge) -> Stage:
         """Return this stage reading `upstream`; without any, a source."""
         if not upstream:
             return self
@@ -105,12 +129,25 @@ class Stage:
         return f"stage {self.name or default_name(self.run)!r}"
 
 
+class Named:
+    """A named output of a stage."""
+
+    __slots__ = ("stage", "output")
+
+    def __init__(self, stage: Stage, output: str) -> None:
+        self.stage = stage
+        self.output = output
+
+    def __repr__(self) -> str:
+        return f"output {self.output!r} of {self.stage!r}"
+
+
 class Merge:
-    """Several stages read as one, their items interleaved."""
+    """Several stages, or outputs of stages, read as one, their items interleaved."""
 
     __slots__ = ("inputs",)
 
-    def __init__(self, inputs: tuple[Stage, ...]) -> None:
+    def __init__(self, inputs: tuple[Stage | Named, ...]) -> None:
         self.inputs = inputs
 
 
@@ -149,7 +186,15 @@ def rechunk(size: int, **options: Any) -> Stage:
     return _built_in("rechunk", options, size=size)
 
 
-def merge(*inputs: Stage | Merge) -> Merge:
+def split(weights: Mapping[str, float], **options: Any) -> Stage:
+    """Send each item to one of the outputs that `weights` names, as often as they weigh; by chance, the same each run.
+
+    `zp.split({"train": 9, "test": 1})` sends nine of ten items to its output `train`.
+    """
+    return _built_in("split", options, weights=weights)
+
+
+def merge(*inputs: Stage | Named | Merge) -> Merge:
     """Read several stages as one; their items interleave."""
     if not inputs:
         raise ConfigError(f"{_here()}: zp.merge() needs at least one stage")
@@ -178,10 +223,10 @@ def _built_in(name: str, options: dict[str, Any], **args: Any) -> Stage:
     return Stage(f"zpipe.stages:{name}", options.pop("name", None), args, options)
 
 
-def _flat(upstream: tuple[Stage | Merge, ...]) -> tuple[Stage, ...]:
-    out: list[Stage] = []
+def _flat(upstream: tuple[Stage | Named | Merge, ...]) -> tuple[Stage | Named, ...]:
+    out: list[Stage | Named] = []
     for x in upstream:
-        if not isinstance(x, Stage | Merge):
+        if not isinstance(x, Stage | Named | Merge):
             raise ConfigError(f"{_here()}: {x!r} is not a stage: wire zp.stage(...) to the result of another")
         out.extend(x.inputs if isinstance(x, Merge) else (x,))
     return tuple(out)

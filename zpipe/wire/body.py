@@ -42,10 +42,13 @@ Buffer = bytes | bytearray | memoryview
 class Encoded:
     """One item as it travels: `head` is its msgpack, `buffers` the raw buffers that the head names.
 
-    `arrays` tells that the head holds array forms, so that a reader must look for them.
+    `arrays` tells that the head holds array forms, so that a reader must look for them; `output` names the
+    output that it is sent to, and is only set by a stage with named ones.
     """
 
-    __slots__ = ("arrays", "buffers", "head", "nbytes")
+    __slots__ = ("arrays", "buffers", "head", "nbytes", "output")
+
+    output: str
 
     def __init__(self, head: bytes, buffers: tuple[memoryview, ...] = (), arrays: bool = False) -> None:
         self.head = head

@@ -1,0 +1,121 @@
+"""Shapes beyond the chain: named outputs, weighted splits; inline, over sockets, and under kills."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_runs import balanced, both, chain
+from tests.real import Place, lines, rows
+
+SWITCH = """
+[stage.numbers]
+run = "stages:numbers"
+args = { count = 30 }
+[stage.route]
+run = "stages:route"
+from = "numbers"
+workers = 2
+[stage.odd]
+run = "stages:negate"
+from = "route.odd"
+[stage.rest]
+run = "stages:double"
+from = "route"
+[stage.met]
+run = "zpipe.sinks:jsonl"
+from = ["odd", "rest", "route.six"]
+args = { path = "met.jsonl" }
+ordered = true
+[stage.few]
+run = "zpipe.sinks:jsonl"
+from = ["route.odd", "route.six"]
+args = { path = "few.jsonl" }
+ordered = true
+"""
+
+
+def routed(x: int) -> int:
+    return -x if x % 2 else x if x % 3 == 0 else 2 * x
+
+
+def sink(name: str, above: str) -> str:
+    return (
+        f'[stage.{name}]\nrun = "zpipe.sinks:jsonl"\nfrom = "{above}"\n'
+        f'args = {{ path = "{name}.jsonl" }}\nordered = true\n'
+    )
+
+
+def test_a_switch_sends_each_item_to_the_readers_of_its_output(place: Place) -> None:
+    folder = both(place, SWITCH)
+    assert lines(folder / "met.jsonl") == [routed(x) for x in range(30)]
+    assert lines(folder / "few.jsonl") == [x for x in range(30) if x % 2 or x % 3 == 0]
+
+
+def test_children_of_one_item_go_to_several_outputs(place: Place) -> None:
+    stages = chain("numbers", "sort_children") + sink("first", "sort-children.first") + sink(
+        "later", "sort-children.later"
+    )  # fmt: skip
+    folder = both(place, stages)
+    children = [[x, k] for x in range(10) for k in range(x % 4)]
+    assert lines(folder / "first.jsonl") == [child for child in children if child[1] == 0]
+    assert lines(folder / "later.jsonl") == [child for child in children if child[1] > 0]
+
+
+def test_what_finish_makes_goes_to_a_named_output_too(place: Place) -> None:
+    folder = both(place, chain("numbers", "Tally") + sink("item", "tally.item") + sink("sums", "tally.sums"))
+    assert lines(folder / "item.jsonl") == [1, 3, 5, 7, 9]
+    assert lines(folder / "sums.jsonl") == [[5, 5]]
+
+
+def test_a_split_sends_by_weight_and_the_same_in_every_run(place: Place) -> None:
+    stages = chain("numbers", numbers="args = { count = 400 }") + (
+        '[stage.split]\nrun = "zpipe.stages:split"\nfrom = "numbers"\nworkers = 2\n'
+        "args = { weights = { train = 3, test = 1 } }\n"
+    )
+    folder = both(place, stages + sink("train", "split.train") + sink("test", "split.test"))
+    train, test = lines(folder / "train.jsonl"), lines(folder / "test.jsonl")
+    assert sorted(train + test) == list(range(400))
+    assert 250 < len(train) < 350
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("astray", "goes to output 'od', which no stage reads: did you mean 'odd'?"),
+        ("unnamed", "goes to no output, but only named ones of 'unnamed' are read: return zp.out('odd', ...)"),
+    ],
+)
+@pytest.mark.parametrize("how", [(), ("--inline",)])
+def test_an_item_for_an_output_that_nobody_reads_stops_the_run(
+    place: Place, stage: str, said: str, how: tuple[str, ...]
+) -> None:
+    done = place.run("run", place.pipeline(chain("numbers", stage) + sink("odd", f"{stage}.odd")), *how)
+    assert done.code == 1
+    assert [line for line in done.faults if line == f"stage {stage!r} at numbers:3: the item {said}"], done.err
+
+
+def test_an_item_for_an_output_of_a_stage_without_named_ones_stops_the_run(place: Place) -> None:
+    done = place.run("run", place.pipeline(chain("numbers", "astray", "out")))
+    assert done.code == 1
+    said = "stage 'astray' at numbers:0: the item goes to output 'odd', which no stage reads: "
+    assert done.faults[-1] == f"{said}let a stage read 'astray.odd'"
+
+
+def test_a_switch_is_exact_under_kills(place: Place) -> None:
+    stages = SWITCH.replace("stages:numbers", "stages:slowly").replace("count = 30", "count = 3000")
+    met, few = stages.split("[stage.few]")
+    few = few.replace("jsonl", "sqlite", 1).replace("few.jsonl", "few.db")
+    done = place.run("run", place.pipeline(f"{met}[stage.few]{few}"), "--chaos", "0.3", "--seed", "3")
+    assert done.code == 0, done.err
+    assert lines(done.folder / "met.jsonl") == [routed(x) for x in range(3000)]
+    assert sorted(x for _, x in rows(done.folder / "few.db")) == [x for x in range(3000) if x % 2 or x % 3 == 0]
+    assert sum(_report(done.folder)["kills"].values()) > 0
+    balanced(done.folder)
+
+
+def _report(folder: Path) -> dict[str, dict[str, int]]:
+    report: dict[str, dict[str, int]] = json.loads((folder / "report.json").read_text())
+    return report
