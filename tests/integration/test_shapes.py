@@ -1,9 +1,10 @@
-"""Shapes beyond the chain: named outputs, weighted splits; inline, over sockets, and under kills."""
+"""Shapes beyond the chain: named outputs, weighted splits, joins; inline, over sockets, and under kills."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +117,58 @@ def test_a_switch_is_exact_under_kills(place: Place) -> None:
     balanced(done.folder)
 
 
-def _report(folder: Path) -> dict[str, dict[str, int]]:
-    report: dict[str, dict[str, int]] = json.loads((folder / "report.json").read_text())
-    return report
+def _report(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "report.json").read_text()))
+
+
+DIAMOND = """
+[stage.numbers]
+run = "stages:numbers"
+args = { count = 30 }
+partitions = 1
+[stage.left]
+run = "stages:double"
+from = "numbers"
+workers = 2
+[stage.right]
+run = "stages:unless_seventh"
+from = "numbers"
+[stage.both]
+run = "stages:add"
+join = ["right", "left"]
+args = { scale = 10 }
+workers = 2
+[stage.out]
+run = "zpipe.sinks:jsonl"
+from = "both"
+args = { path = "out.jsonl" }
+ordered = true
+"""
+
+
+def diamond(count: int) -> list[list[int]]:
+    return [[-x, 2 * x, 10 * x] for x in range(count) if x % 7]
+
+
+def test_arms_are_joined_and_what_one_dropped_is_dropped(place: Place) -> None:
+    folder = both(place, DIAMOND)
+    assert lines(folder / "out.jsonl") == diamond(30)
+    counted = {s["name"]: (s["in"], s["done"], s["dropped"], s["out"]) for s in _report(folder)["stages"]}
+    assert counted["both-join"] == (55, 50, 5, 25)
+    assert counted["both"] == (25, 25, 0, 25)
+
+
+def test_an_item_without_a_partner_may_stop_the_run(place: Place) -> None:
+    stages = DIAMOND.replace("scale = 10 }", 'scale = 10 }\nunmatched = "stop"')
+    done = place.run("run", place.pipeline(stages))
+    assert done.code == 1
+    assert "of one arm found no partner: another arm dropped it" in done.faults[-1]
+
+
+def test_a_diamond_is_exact_under_kills(place: Place) -> None:
+    stages = DIAMOND.replace("stages:numbers", "stages:slowly").replace("count = 30", "count = 2000")
+    done = place.run("run", place.pipeline(stages), "--chaos", "0.3", "--seed", "5")
+    assert done.code == 0, done.err
+    assert lines(done.folder / "out.jsonl") == diamond(2000)
+    assert sum(_report(done.folder)["kills"].values()) > 0
+    balanced(done.folder)

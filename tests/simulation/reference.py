@@ -84,6 +84,8 @@ def _outputs(step: Step, stage: StagePlan, inputs: list[Entry], epochs: int) -> 
             return [((*p, i), d, e, x) for p, d, e, v in inputs for i, x in enumerate(v)]
         case "train" | "teach" | "bell":
             return _with_hooks(step, stage, inputs, epochs)
+        case "join":
+            return _joined(stage, inputs)
         case "batch" | "shuffle" | "rechunk":
             group = grouping(step)
             group.number = stage.number
@@ -93,6 +95,20 @@ def _outputs(step: Step, stage: StagePlan, inputs: list[Entry], epochs: int) -> 
             entries += group.flush()
             return [(m.path, m.digest, m.epoch, m.value) for m in entries if m.mark == Mark.ITEM]
     return []
+
+
+def _joined(stage: StagePlan, inputs: list[Entry]) -> list[Entry]:
+    """Look each item of the arm with the lowest lanes up on all of them, by what follows the lane in its path."""
+    arms = stage.args["arms"]
+    first = min(arms)
+    found = {(p[0], p[1:], d): v for p, d, _, v in inputs}
+    entries = []
+    for p, d, e, _ in inputs:
+        if p[0] in first:
+            keys = [(arm[first.index(p[0])], p[1:], d) for arm in arms]
+            if all(key in found for key in keys):
+                entries.append((p, d, e, [found[key] for key in keys]))
+    return entries
 
 
 def _with_hooks(step: Step, stage: StagePlan, inputs: list[Entry], epochs: int) -> list[Entry]:

@@ -12,7 +12,7 @@ from zpipe.testing.faults import Faults
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a scenario; `kind` is source, map, route, split, a grouping, train, teach, bell or sink.
+    """One stage of a scenario; `kind` is source, map, route, join, split, a grouping, train, teach, bell or sink.
 
     A route sends to its outputs "a" and "b"; one with `fan` yields so many children, each to one of them.
     """
@@ -265,6 +265,24 @@ def switch(r: random.Random) -> list[Step]:
     return steps
 
 
+def meet(r: random.Random) -> list[Step]:
+    """Arms that part at a fork and are joined, with drops on each, below anything."""
+    steps = [source(r, size=r.choice((None, 30)))]
+    fork = "src"
+    above = r.choice(("", "map", "split", "teach", "bell", "batch"))
+    if above:
+        steps.append(Step("up", above, (fork,), 2 if above in ("map", "split") else 1, size=2, drop=r.choice((0, 3))))
+        fork = "up"
+    steps.append(Step("a", "map", (fork,), r.randint(1, 3), drop=r.choice((0, 2, 4))))
+    steps.append(Step("b", "map", (fork,), r.randint(1, 2), drop=r.choice((0, 0, 3, 1))))
+    arms = r.choice((("a", "b"), ("b", "a"), ("a", "b", fork), (fork, "b")))
+    steps.append(Step("j", "join", arms))
+    if r.random() < 0.4:
+        steps.append(Step("g", "batch", ("j",), size=3))
+    steps.append(Step("sink", "sink", (steps[-1].name,), ordered=r.random() < 0.5))
+    return [*steps, *[Step("log", "sink", ("a",))][: r.randint(0, 1)]]
+
+
 SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
     linear,
     ordered,
@@ -287,6 +305,7 @@ SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
     rechunks,
     commits,
     switch,
+    meet,
 )
 
 

@@ -24,6 +24,7 @@ FORMS = {
     "batch": CallableInfo("group", True),
     "shuffle": CallableInfo("group", True),
     "rechunk": CallableInfo("group", True),
+    "join": CallableInfo("group", True),
     "train": CallableInfo("map", True, frozenset(("state", "restore", "finish"))),
     "teach": CallableInfo("map", True, frozenset(("state", "restore", "epoch_end", "finish"))),
     "bell": CallableInfo("map", True, frozenset(("epoch_end",))),
@@ -159,6 +160,8 @@ def _target(step: Step, stage: StagePlan, database: Database) -> Callable[..., A
             return lambda: CLASSES[step.kind](stage.name)
         case "sink":
             return lambda: database.sink(stage.name)
+        case "join":
+            return lambda: stages.join(**stage.args)
     return lambda: grouping(step)
 
 

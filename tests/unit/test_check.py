@@ -244,13 +244,69 @@ def test_an_output_of_no_stage_is_a_fault():
     assert reader("features", **{"from": "scr.spam"}) == [bad]
 
 
-BATCH = {"run": "zpipe.stages:batch", "from": "src", "args": {"size": 2}}
+BATCH_OF_TWO = {"run": "zpipe.stages:batch", "from": "src", "args": {"size": 2}}
+
+
+def joined(run, *arms, **more):
+    """Return the faults of a stage that joins arms below `src`; `more` are further stages."""
+    x = {"run": f"{M}:{run}", "join": list(arms)}
+    return [fault.removeprefix("stage.x.") for fault in faults(src=SOURCE, x=x, **more)]
+
+
+def reading(run, above):
+    return {"run": run if ":" in run else f"{M}:{run}", "from": above}
+
+
+A, B = reading("features", "src"), reading("features", "src")
+
+
+def test_arms_that_part_at_a_fork_may_be_joined():
+    assert joined("pair", "a", "b", a=A, b=B) == []
+    assert joined("pair", "src", "a", a=A) == []
+    assert joined("pair", "c", "b", a=A, b=B, c=reading("features", "a")) == []
+
+
+@pytest.mark.parametrize(
+    ("arms", "more", "fault"),
+    [
+        (("a", "other"), {"a": A, "other": SOURCE}, "join: stage 'x' joins arms that come from different sources: "
+         "their items can never meet"),
+        (("a", "b"), {"a": A, "b": BATCH_OF_TWO}, "join: stage 'x': 'b' on the way from the fork groups items: "
+         "group below the join"),
+        (("a", "b"), {"a": A, "b": reading("zpipe.stages:unbatch", "src")}, "join: stage 'x': 'b' on the way from the "
+         "fork makes many of one: split above the fork, or below"),
+        (("a", "b"), {"a": A, "b": {**B, "grid": {"scale": [1, 2]}}}, "join: stage 'x': 'b' on the way from the fork "
+         "is a grid: each of its variants is an arm of its own"),
+        (("c", "b"), {"a": A, "b": B, "c": reading("features", ["a", "src"])}, "join: stage 'x': 'c' on the way from "
+         "the fork merges several stages: merge above the fork"),
+        (("a.one", "a.two"), {"a": A}, "join: stage 'x' joins 'a.one' and 'a.two': an item goes to one output of a "
+         "stage only"),
+        (("a", "b"), {"a": A, "b": B, "x-join": reading("features", "src")}, "join: stage 'x' joins, for which a stage "
+         "'x-join' is made: rename the one of that name"),
+        (("a", "scr"), {"a": A}, "join: stage 'x' reads 'scr', but there is no such stage: did you mean 'src'?"),
+    ],
+)  # fmt: skip
+def test_arms_that_cannot_meet_are_a_fault(arms, more, fault):
+    assert joined("pair", *arms, **more)[:1] == [fault]
+
+
+def test_a_callable_takes_an_item_of_each_arm():
+    assert joined("features", "a", "b", "src", a=A, b=B) == [
+        f"run: stage 'x' ({M}:features) takes 2 items, but joins 3: give it a parameter for each"
+    ]
+    assert joined("pair", "a", "b", a=A, b=B) == []
+
+
+def test_unmatched_is_for_joins():
+    assert reader("features", unmatched="stop") == ["unmatched: unmatched is an option of joins: leave it out"]
+
+
 SPLIT = {"run": "zpipe.stages:split", "from": "src", "args": {"weights": {"train": 9, "test": 1}}}
 
 
 def test_a_group_has_no_named_outputs():
     text = "stage 'x' reads 'g.spam', but zpipe.stages:batch has no named outputs: read 'g'"
-    assert faults(src=SOURCE, g=BATCH, x={"run": f"{M}:features", "from": "g.spam"}) == [f"stage.x.from: {text}"]
+    assert faults(src=SOURCE, g=BATCH_OF_TWO, x={"run": f"{M}:features", "from": "g.spam"}) == [f"stage.x.from: {text}"]
 
 
 def test_a_split_is_read_by_its_outputs():
@@ -379,7 +435,7 @@ READER_FAULTS = [
     (
         "pair",
         {},
-        "args: (M:pair) needs an argument 'y': give it in args (a stage takes one item; joining is not supported)",
+        "args: (M:pair) needs an argument 'y': give it in args (a stage takes one item of each stage that it joins)",
     ),
     (
         "pair",

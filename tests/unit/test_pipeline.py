@@ -136,9 +136,20 @@ def test_a_split_is_a_built_in():
     assert pipeline.to_dict()["stage"]["other"]["from"] == "split.test"
 
 
-def test_joining_is_refused_with_the_way_out():
-    with pytest.raises(zp.ConfigError, match=rf"{FILE}:\d+: .*not supported: zp.merge\(a, b\) interleaves them"):
-        zp.stage(double)(zp.stage(numbers, name="a"), zp.stage(numbers, name="b"))
+def test_several_stages_are_joined():
+    x = zp.stage(numbers)
+    a, b = zp.stage(double, name="a")(x), zp.stage(double, name="b")(x)
+    pipeline = zp.Pipeline("p", zp.stage(double, name="both")(a, b["odd"]))
+
+    assert pipeline.to_dict()["stage"]["both"]["join"] == ["a", "b.odd"]
+    assert (pipeline.stage("both").inputs, pipeline.stage("both").joins) == (("a", "b.odd"), True)
+    assert zp.Pipeline.from_dict(pipeline.to_dict(), folder=pipeline.folder) == pipeline
+
+
+def test_a_merge_is_no_arm_of_a_join():
+    a, b = (zp.stage(numbers, name=name) for name in "ab")
+    with pytest.raises(zp.ConfigError, match=rf"{FILE}:\d+: stage 'double' joins a merge: join single stages"):
+        zp.stage(double)(a, zp.merge(a, b))
 
 
 def test_a_wired_stage_cannot_be_wired_again():

@@ -33,6 +33,7 @@ class Role:
     depths: Mapping[int, int] = field(default_factory=dict)  # of the paths on each lane, for a stage with memory
     lanes: Sequence[int] = ()
     hooks: Sequence[int] = ()
+    kept: Sequence[int] = ()  # lanes whose marks go on, where not all do
     origins: Mapping[int, int] = field(default_factory=dict)  # lane -> source lane
     partitions: Mapping[int, tuple[Position, bool]] | None = None  # of a source: (where to begin, complete)
     reaches: Mapping[int, int] = field(default_factory=dict)  # and how far its earlier lives have gone
@@ -99,7 +100,7 @@ class Worker:
         return source
 
     def _pass_on(self, run: Run, step: Step) -> None:
-        if self.outlet.edges:
+        if self.outlet.edges and (not self.role.kept or run.lane in self.role.kept):
             self.outlet.emit(run, (step,))
 
     def _unsettled(self) -> list[tuple[int, Run]]:
@@ -156,13 +157,12 @@ class Worker:
         """The job's function has returned, and its outputs were emitted."""
         self.calling = False
         self.intake.done(job)
-        if job.kind == Job.ITEMS:
-            items = job.n - sum(_marks(run, a, b) for run, a, b in job.stretches)
-            self.counters.arrived += items
-            self.counters.dropped += dropped
-            self.counters.done += items - dropped
-            if self.inlet is not None and job.n:
-                self.inlet.served(busy_s, job.n)  # marks among them: they take credit like items
+        items = job.n - sum(_marks(run, a, b) for run, a, b in job.stretches)
+        self.counters.arrived += items
+        self.counters.dropped += dropped
+        self.counters.done += items - dropped
+        if job.kind == Job.ITEMS and self.inlet is not None and job.n:
+            self.inlet.served(busy_s, job.n)  # marks among them: they take credit like items
 
     def dispatch(self, now_s: float) -> None:
         """Send what has credit, and tell the stages below whether a source waits."""

@@ -64,6 +64,7 @@ class Caller:
         self.current = current
         self.blame = blame or Blame(None, current)
         self.limits = worker.limits
+        self.call = (lambda items: target(*items)) if stage.spread else target
         self.grouping = target if isinstance(target, Grouping) else None
         if self.grouping is not None:
             self.grouping.number = stage.number
@@ -169,7 +170,7 @@ class Caller:
     # -- forms --------------------------------------------------------------------------------------
 
     def _map(self, job: Job) -> Iterator[None]:
-        target, current, clock = self.target, self.current, self.clock
+        target, current, clock = self.call, self.current, self.clock
         encode, note, sink = self.codec.encode, self.blame.note, not self.stage.outputs
         parent = job.parent
         assert parent is not None
@@ -252,7 +253,7 @@ class Caller:
 
     def _group(self, job: Job) -> Iterator[None]:
         assert job.parent is not None and self.grouping is not None
-        since = self.clock()
+        since, dropped = self.clock(), self.grouping.dropped
         joiner = Joiner(self, job.parent)
         for run, a, b in job.stretches:
             values = self._values(run)
@@ -262,6 +263,7 @@ class Caller:
                 member = Member(run.path(k), run.digest, run.epoch, values[k])
                 self._send(joiner, self._guarded(self.grouping.add(member), run, k))
         joiner.flush()
+        self.dropped = self.grouping.dropped - dropped
         self.busy_s += self.clock() - since
         return
         yield
@@ -388,9 +390,11 @@ class Caller:
     def _finish(self, job: Job) -> Iterator[None]:
         assert job.parent is not None
         if self.grouping is not None:
+            dropped = self.grouping.dropped
             joiner = Joiner(self, job.parent)
-            self._send(joiner, self.grouping.flush())
+            self._send(joiner, self._guarded_hook(self.grouping.flush(), "finish"))
             joiner.flush()
+            self.dropped = self.grouping.dropped - dropped
             return
         hook = getattr(self.target, "finish", None)
         yield from self._hook(job.parent, hook, "finish", job.epoch, Mark.FIN)
@@ -452,7 +456,7 @@ class Caller:
 
     def _started(self, value: Any, run: Run, k: int) -> Iterator[Any]:
         try:
-            return iter(self.target(value))
+            return iter(self.call(value))
         except Exception as error:
             raise self._failed(error, run, k) from error
 

@@ -29,6 +29,7 @@ def role_of(
         depths=stage.depth_map(),
         lanes=stage.lanes,
         hooks=stage.hooks_above,
+        kept=stage.kept,
         origins=plan.origins,
         partitions=partitions,
         reaches=reaches,

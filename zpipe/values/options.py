@@ -78,6 +78,7 @@ class Options:
     replay: str = _option("skip", _word("seek", "skip", "no"), of="source")
     ordered: bool = _option(False, switch, of="reader")
     checkpoint: int | None = _option(None, whole(1), of="reader")
+    unmatched: str = _option("drop", _word("drop", "stop"), of="reader")
     grid: dict[str, list[Any]] = _option({}, _grid)
     env: dict[str, str] = _option({}, _env)
     gpus: int = _option(0, whole(0))
@@ -103,7 +104,7 @@ READER_ONLY = frozenset(name for name, f in FIELDS.items() if f.metadata["of"] =
 
 # Words of pipelines that this version refuses with a line of their own instead of a "did you mean".
 LATER = frozenset(
-    ("listen", "cmd", "join", "keep", "python", "image", "batch_size", "max_wait_s", "retries", "on_error",
+    ("listen", "cmd", "keep", "python", "image", "batch_size", "max_wait_s", "retries", "on_error",
      "timeout", "restart", "outputs")
 )  # fmt: skip
 

@@ -59,7 +59,7 @@ class Pipeline:
             run = node.run if isinstance(node.run, str) else name_of(node.run, home)
             table = {**node.options, "run": run, "args": dict(node.args)}
             if node.inputs:
-                table["from"] = [_read(x, names) for x in node.inputs]
+                table["join" if node.joins else "from"] = [_read(x, names) for x in node.inputs]
             rows.append((names[node], table))
             places.setdefault(f"stage.{names[node]}", node.place)
         self._fill(name, rows, defaults or {}, home, [], places)

@@ -8,14 +8,14 @@ fan-outs since: so what meets again below a fan-out is told apart.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
 from zpipe.values.callables import CallableInfo, form_of, resolve
 from zpipe.values.pipeline import Pipeline
-from zpipe.values.stage import StageSpec
+from zpipe.values.stage import JOIN, StageSpec
 
 MEMORY_HOOKS = frozenset(("state", "finish", "epoch_end"))
 SPLITTING = frozenset(("zpipe.stages:shuffle", "zpipe.stages:rechunk"))
@@ -62,6 +62,8 @@ class StagePlan:
     depths: tuple[tuple[int, int], ...]  # (lane, elements of its paths) for all lanes that reach it
     hook_lane: int | None  # the lane of what its hooks make
     hooks_above: tuple[int, ...]  # the lanes of hooks that reach it, upstream first
+    kept: tuple[int, ...] = ()  # of a stage that joins arms: the lanes on which it goes on, those of one arm
+    spread: bool = False  # its callable is given the items of a join one by one
     epochs: int = 1
     partitions: int = 1
     replay: str = "skip"
@@ -123,8 +125,25 @@ def _tuples(value: Any) -> Any:
 
 def plan(pipeline: Pipeline) -> Plan:
     """Return the plan of a checked pipeline."""
-    infos = {spec.name: form_of(resolve(spec.run, pipeline.folder)) for spec in pipeline.stages}
-    return build(pipeline.name, str(pipeline.folder), pipeline.stages, infos)
+    specs = tuple(with_joins(pipeline.stages))
+    infos = {spec.name: form_of(resolve(spec.run, pipeline.folder)) for spec in specs}
+    return build(pipeline.name, str(pipeline.folder), specs, infos)
+
+
+def with_joins(specs: Iterable[StageSpec]) -> Iterator[StageSpec]:
+    """Put above each stage that joins what joins for it: one worker, which leaves the calls to many."""
+    for spec in specs:
+        if not spec.joins:
+            yield spec
+            continue
+        above = join_name(spec.name)
+        yield StageSpec(above, JOIN, spec.inputs, {"unmatched": spec.options.unmatched})
+        yield replace(spec, inputs=(above,))
+
+
+def join_name(stage: str) -> str:
+    """Return the name of what joins for a stage."""
+    return f"{stage}-join"
 
 
 def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[str, CallableInfo]) -> Plan:
@@ -152,6 +171,12 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
             arriving = {lanes.new(f"{full}[{k}]" if parts > 1 else full): 0 for k in range(parts)}
         else:
             arriving = {lane: depth for k in inputs for lane, depth in lanes.on_edge[k].items()}
+        args, leaving = {**spec.args, **variant}, set(arriving)
+        if spec.run == JOIN:
+            arms = [sorted(lane for k in inputs if pairs[k][0] in numbers[above] for lane in lanes.on_edge[k])
+                    for above in spec.above]  # fmt: skip
+            args |= {"arms": arms, "hooks": sorted(lanes.hooks & set(arriving))}
+            leaving = set(min(arms))  # in source order the items of this arm come first
         hook = None
         if spec.inputs and outputs and info.hooks & {"finish", "epoch_end"} and not spec.is_grouping:
             hook = lanes.new(f"{full}.finish", hook=True)
@@ -160,25 +185,27 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
             StagePlan(
                 number=number, name=full, stage=spec.name,
                 role="source" if not spec.inputs else "transform" if outputs else "sink",
-                run=spec.run, args={**spec.args, **variant}, env=dict(options.env), workers=options.workers,
+                run=spec.run, args=args, env=dict(options.env), workers=options.workers,
                 form=form, hooks=tuple(sorted(info.hooks)), memory=is_memory[number],
                 splits=form == "split" or spec.run in SPLITTING, inputs=inputs, outputs=outputs,
                 lanes=tuple(sorted(lane for lane in arriving if lane not in lanes.hooks)),
                 depths=tuple(sorted(arriving.items())), hook_lane=hook,
                 hooks_above=tuple(sorted(lane for lane in arriving if lane in lanes.hooks)),
                 epochs=options.epochs, partitions=options.partitions, replay=options.replay,
-                checkpoint=options.checkpoint, variant=variant,
+                checkpoint=options.checkpoint, variant=variant, spread=spec.joins,
+                kept=tuple(sorted(leaving)) if spec.run == JOIN else (),
             )
         )  # fmt: skip
-        leaving = {lane: depth + stages[-1].splits for lane, depth in arriving.items()}
+        depths = {lane: depth + stages[-1].splits for lane, depth in arriving.items() if lane in leaving}
         if hook is not None:
-            leaving[hook] = 0
+            depths[hook] = 0
         for k in outputs:
             below = pairs[k][1]
-            arms = lanes.arm(variant_name(nodes[below][0].name, nodes[below][1]), leaving) if len(outputs) > 1 else {}
-            lanes.on_edge[k] = {arms.get(lane, lane): depth for lane, depth in leaving.items()}
-            outputs_read = nodes[below][0].outputs_of(spec.name)
-            edges.append(EdgePlan(k, number, below, leads_to_memory[below], tuple(arms.items()), outputs_read))
+            name = variant_name(nodes[below][0].name, nodes[below][1])
+            changed = lanes.arm(name, depths) if len(outputs) > 1 else {}
+            lanes.on_edge[k] = {changed.get(lane, lane): depth for lane, depth in depths.items()}
+            read = nodes[below][0].outputs_of(spec.name)
+            edges.append(EdgePlan(k, number, below, leads_to_memory[below], tuple(changed.items()), read))
     edges.sort(key=lambda edge: edge.number)
     return Plan(name, folder, tuple(stages), tuple(edges), lanes.names, lanes.origins)
 

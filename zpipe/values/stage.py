@@ -19,7 +19,8 @@ from zpipe.values.options import Options, Rule, plain, switch, whole
 
 NAME = re.compile(r"[a-z][a-z0-9-]*")
 SPLIT = "zpipe.stages:split"
-GROUPING = frozenset(("zpipe.stages:batch", "zpipe.stages:shuffle", "zpipe.stages:rechunk"))
+JOIN = "zpipe.stages:join"  # what the plan puts above a stage that joins
+GROUPING = frozenset(("zpipe.stages:batch", "zpipe.stages:shuffle", "zpipe.stages:rechunk", JOIN))
 
 
 def _weights(value: Any) -> str | None:
@@ -46,7 +47,7 @@ class StageSpec:
     """One stage of a pipeline, checked or not.
 
     `run` is "module:name" or "file.py:name"; `inputs` are names of stages, or of their outputs like "route.spam",
-    several are merged; `extra` are options that do not exist, kept for the check.
+    several are merged, or joined when it `joins`; `extra` are options that do not exist, kept for the check.
     """
 
     name: str
@@ -55,6 +56,7 @@ class StageSpec:
     args: Mapping[str, Any] = field(default_factory=dict, hash=False)
     options: Options = field(default_factory=Options)
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    joins: bool = False
 
     @property
     def above(self) -> tuple[str, ...]:
@@ -79,7 +81,9 @@ class StageSpec:
     def to_dict(self) -> dict[str, Any]:
         """Return the stage's table in a pipeline file, defaults left out."""
         out: dict[str, Any] = {"run": self.run}
-        if self.inputs:
+        if self.joins:
+            out["join"] = list(self.inputs)
+        elif self.inputs:
             out["from"] = self.inputs[0] if len(self.inputs) == 1 else list(self.inputs)
         if self.args:
             out["args"] = plain(self.args)
@@ -89,7 +93,7 @@ class StageSpec:
 class Stage:
     """A stage as written in Python: a template until called with its upstream, a source if it never is."""
 
-    __slots__ = ("run", "name", "args", "options", "inputs", "place", "declared")
+    __slots__ = ("run", "name", "args", "options", "inputs", "joins", "place", "declared")
 
     def __init__(
         self,
@@ -98,12 +102,15 @@ class Stage:
         args: Mapping[str, Any],
         options: Mapping[str, Any],
         inputs: tuple[Stage | Named, ...] = (),
+        *,
+        joins: bool = False,
     ) -> None:
         self.run = run
         self.name = name
         self.args = MappingProxyType(plain(args))
         self.options = MappingProxyType(plain(options))
         self.inputs = inputs
+        self.joins = joins
         path, line = caller()
         self.place = f"{path.name}:{line}"
         self.declared = next(_declared)
@@ -113,17 +120,18 @@ class Stage:
         return Named(self, output)
 
     def __call__(self, *upstream: Stage | Named | Merge) -> Stage:
-        """Return this stage reading `upstream`; without any, a source."""
+        """Return this stage reading `upstream`: several are joined, the callable gets an item of each.
+
+        Without any it is a source.
+        """
         if not upstream:
             return self
         if self.inputs:
             raise ConfigError(f"{_here()}: {self!r} already reads {self.inputs[0]!r}: make another zp.stage(...)")
-        if len(upstream) > 1:
-            raise ConfigError(
-                f"{_here()}: {self!r} is given {len(upstream)} stages to join, which is not supported: "
-                "zp.merge(a, b) interleaves them"
-            )
-        return Stage(self.run, self.name, self.args, self.options, _flat(upstream))
+        joins = len(upstream) > 1
+        if joins and any(isinstance(x, Merge) for x in upstream):
+            raise ConfigError(f"{_here()}: {self!r} joins a merge: join single stages, and merge above or below them")
+        return Stage(self.run, self.name, self.args, self.options, _flat(upstream), joins=joins)
 
     def __repr__(self) -> str:
         return f"stage {self.name or default_name(self.run)!r}"

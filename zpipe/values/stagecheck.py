@@ -76,8 +76,12 @@ def _form(spec: StageSpec, info: CallableInfo, *, is_read: bool) -> Found:
             at,
             f"{stage} takes no item, but reads {spec.inputs[0]!r}: give it a first parameter for the item",
         )
+    elif spec.joins and (info.is_built_in or info.form == "commit"):
+        yield at, f"{stage} takes one item, but joins {len(spec.inputs)}: let a stage of yours join above it"
+    elif spec.joins and (n := _most(spec, info)) is not None and n < len(spec.inputs):
+        yield at, f"{stage} takes {n} items, but joins {len(spec.inputs)}: give it a parameter for each"
     elif info.is_class and (extra := _wants(spec, info)):
-        gets = "one item" if spec.inputs else "none"
+        gets = f"{len(spec.inputs)} items" if spec.joins else "one item" if spec.inputs else "none"
         yield at, f"{stage}: __call__ wants also {', '.join(extra)}, but gets {gets}: args go to __init__"
     if is_read and spec.inputs and "commit" in info.hooks:
         yield at, f"{stage} has commit(), which only sinks have, but another stage reads it: rename commit"
@@ -110,12 +114,12 @@ def _args(spec: StageSpec, info: CallableInfo) -> Found:
                 yield f"{at}.args.{key}", f"{stage}: {key} {broken}, not {value!r}"
     if info.parameters is None:
         return
-    item = _item(spec, info)
+    items = _items(spec, info)
     fillable = _fillable(spec, info)
     takes_any = any(p.kind is Parameter.VAR_KEYWORD for p in info.parameters)
     for table, keys in (("args", spec.args), ("grid", grid)):
         for key in keys:
-            if key == item:
+            if key in items:
                 text = f"{stage}: {key!r} is where the item goes: leave it out of {table}"
             elif key not in fillable and not takes_any:
                 hint = did_you_mean(key, fillable) or (
@@ -129,7 +133,7 @@ def _args(spec: StageSpec, info: CallableInfo) -> Found:
         return  # whether its first parameter is for an item or for an arg is not known
     seeks = not spec.inputs and options.replay == "seek" and not info.is_class
     for p in info.parameters:
-        needed = p.default is Parameter.empty and p.kind not in REST and p.name != item
+        needed = p.default is Parameter.empty and p.kind not in REST and p.name not in items
         if needed and p.name not in spec.args and p.name not in grid and not (seeks and p.name == "start"):
             yield f"{at}.args", f"{stage} needs an argument {p.name!r}: {_way_out(spec, info, p)}"
 
@@ -168,20 +172,33 @@ def _wants(spec: StageSpec, info: CallableInfo) -> list[str]:
     """Return the parameters of a class's __call__ that nobody fills."""
     needed = [p.name for p in info.call or () if p.default is Parameter.empty and p.kind not in REST]
     if spec.inputs:
-        return needed[1:]
+        return needed[_count(spec) :]
     return [name for name in needed if (name, spec.options.replay) != ("start", "seek")]
 
 
-def _item(spec: StageSpec, info: CallableInfo) -> str | None:
-    """Return the name of a function's parameter that takes the item, which args cannot fill."""
-    if not spec.inputs or info.is_class or info.is_built_in:
+def _count(spec: StageSpec) -> int:
+    """Return how many items one call gets."""
+    return len(spec.inputs) if spec.joins else min(1, len(spec.inputs))
+
+
+def _items(spec: StageSpec, info: CallableInfo) -> list[str]:
+    """Return the names of a function's parameters that take the items, which args cannot fill."""
+    if info.is_class or info.is_built_in:
+        return []
+    return [p.name for p in info.parameters or () if p.kind in POSITIONAL][: _count(spec)]
+
+
+def _most(spec: StageSpec, info: CallableInfo) -> int | None:
+    """Return how many items a callable can take by position, None for any number."""
+    found = info.call if info.is_class else info.parameters
+    if found is None or any(p.kind is Parameter.VAR_POSITIONAL for p in found):
         return None
-    return next((p.name for p in info.parameters or () if p.kind in POSITIONAL), None)
+    return sum(p.kind in POSITIONAL for p in found)
 
 
 def _fillable(spec: StageSpec, info: CallableInfo) -> list[str]:
-    item = _item(spec, info)
-    return [p.name for p in info.parameters or () if p.kind in NAMED and p.name != item]
+    items = _items(spec, info)
+    return [p.name for p in info.parameters or () if p.kind in NAMED and p.name not in items]
 
 
 def _takes(fillable: list[str]) -> str:
@@ -196,5 +213,5 @@ def _way_out(spec: StageSpec, info: CallableInfo, p: Parameter) -> str:
     if not spec.inputs and not info.is_class and p.kind in POSITIONAL:
         return "give it in args, or name the stage's input in `from`"
     if spec.inputs and not info.is_class and p.kind in POSITIONAL:
-        return "give it in args (a stage takes one item; joining is not supported)"
+        return "give it in args (a stage takes one item of each stage that it joins)"
     return "give it in args"

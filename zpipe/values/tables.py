@@ -46,6 +46,7 @@ class Reader:
             return StageSpec(name, "")
         raw: dict[str, Any] = {key: plain(value) for key, value in table.items()}
         run, above, args = raw.pop("run", ""), raw.pop("from", None), raw.pop("args", {})
+        joined = raw.pop("join", None)
         if not isinstance(run, str):
             self.fault(f"{at}.run", f"stage {name!r}: run is {run!r}: write 'module:name' or 'file.py:name'")
             run = ""
@@ -57,7 +58,12 @@ class Reader:
         for key, (_, default) in BUILT_INS.get(run, {}).items():
             if type(args.get(key)) is type(default) and args[key] == default:
                 del args[key]  # so that twins are equal
-        is_source = above is None and "join" not in raw
+        if joined is not None and above is not None:
+            self.fault(f"{at}.join", f"stage {name!r} has join and from: join its inputs, or merge them with from")
+        elif joined is not None and (not isinstance(joined, list) or len(joined) < 2):
+            self.fault(f"{at}.join", f"stage {name!r}: join is {joined!r}: name two stages or more, like ['a', 'b']")
+            joined = [joined] if isinstance(joined, str) else ["?"]
+        is_source = above is None and joined is None
         unfit = READER_ONLY if is_source else SOURCE_ONLY
         for key, value in defaults.items():
             if key == "env" and isinstance(raw.get("env", {}), dict):
@@ -65,24 +71,25 @@ class Reader:
             elif key not in unfit:
                 raw.setdefault(key, value)
         options, extra = sort_options(raw)
-        return StageSpec(name, run, self._inputs(name, above), args, options, extra)
+        inputs = self._inputs(name, "from", above) if joined is None else self._inputs(name, "join", joined)
+        return StageSpec(name, run, inputs, args, options, extra, joins=joined is not None)
 
-    def _inputs(self, name: str, above: Any) -> tuple[str, ...]:
-        at = f"stage.{name}.from"
+    def _inputs(self, name: str, key: str, above: Any) -> tuple[str, ...]:
+        at = f"stage.{name}.{key}"
         entries = above if isinstance(above, list) else [] if above is None else [above]
         inputs = []
         if above == []:
             self.fault(at, f"stage {name!r}: from is empty: name a stage, or leave it out for a source")
         for entry in entries:
             if isinstance(entry, dict):
-                for key in sorted(entry.keys() - {"stage"}):
-                    why = "is not supported by this version" if key in LATER else "does not exist"
-                    self.fault(at, f"stage {name!r}: the edge option {key!r} {why}: leave it out")
+                for option in sorted(entry.keys() - {"stage"}):
+                    why = "is not supported by this version" if option in LATER else "does not exist"
+                    self.fault(at, f"stage {name!r}: the edge option {option!r} {why}: leave it out")
                 entry = entry.get("stage")
             if isinstance(entry, str):
                 inputs.append(entry)
             else:
-                self.fault(at, f"stage {name!r}: from holds {entry!r}: name a stage or a list of stages")
+                self.fault(at, f"stage {name!r}: {key} holds {entry!r}: name a stage or a list of stages")
         return tuple(inputs)
 
 

@@ -27,7 +27,7 @@ VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}|\$\{[^
 HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(#.*)?")
 PART = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
 KEY = re.compile(rf"\s*({PART}(?:\s*\.\s*{PART})*)\s*=")
-KEYS_OF_STAGE = frozenset((*FIELDS, "run", "from", "args"))
+KEYS_OF_STAGE = frozenset((*FIELDS, "run", "from", "join", "args"))
 
 
 @dataclass
