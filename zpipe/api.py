@@ -30,12 +30,14 @@ class Pipeline(pipeline.Pipeline):
         chaos: float | None = None,
         seed: int | None = None,
         folder: str | os.PathLike[str] = "runs",
+        metrics: str | None = None,
     ) -> Report:
         """Run to the end and return the report.
 
         In one process per worker on this machine, or `inline` in this very thread, for a debugger.  `sets`
         are changes like "features.workers=8"; `chaos` kills a random worker every so many seconds, chosen
-        by `seed`; `folder` is where the folder of the run is made.  Raises ConfigError with every fault,
+        by `seed`; `folder` is where the folder of the run is made; `metrics` is an address such as
+        "127.0.0.1:9464" at which Prometheus may read how the run goes.  Raises ConfigError with every fault,
         RunError when the run failed.
         """
         by = os.environ.get("ZPIPE_WORKER") or callables.importing.get()
@@ -47,12 +49,14 @@ class Pipeline(pipeline.Pipeline):
         if inline:
             if chaos is not None:
                 raise ConfigError("an inline run has no workers to kill: leave out chaos or inline")
+            if metrics is not None:
+                raise ConfigError("an inline run has no registry to tell metrics: leave out metrics or inline")
             from zpipe.processes import inline as in_thread
 
             return in_thread.run(self, sets=sets, seed=seed, runs=folder)
         from zpipe.processes import launcher
 
         try:
-            return launcher.run(self, sets=sets, chaos=chaos, seed=seed, runs=folder)
+            return launcher.run(self, sets=sets, chaos=chaos, seed=seed, runs=folder, metrics=metrics)
         except ZpipeError as error:
             raise error.with_traceback(None) from None  # the line says it all: where we noticed helps nobody

@@ -29,6 +29,7 @@ DOORS = {
     "numpy": {"zpipe.values.context", "zpipe.wire.arrays", "zpipe.stages"},
     "tomllib": {"zpipe.values.tomlfile"},
     "tomli_w": {"zpipe.values.tomlfile"},
+    "prometheus_client": {"zpipe.processes.scrape"},
     "click": {"zpipe.cli"},  # any module below it
     "rich": {"zpipe.cli"},
 }

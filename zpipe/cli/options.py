@@ -32,6 +32,12 @@ def run_folder(command: Command) -> Command:
     return runs(transport(command))
 
 
+def metrics(command: Command) -> Command:
+    """Give a command --metrics."""
+    help_text = "Serve Prometheus /metrics and /readyz here, e.g. 127.0.0.1:9464; port 0 is any free one."
+    return click.option("--metrics", metavar="ADDR", help=help_text)(command)
+
+
 def registry(*, required: bool, help_text: str) -> Callable[[Command], Command]:
     """Return what gives a command --registry, which ZPIPE_REGISTRY stands in for."""
     return click.option(

@@ -23,6 +23,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option("--chaos", type=_SECONDS, metavar="SECONDS", help="Kill a random worker this often.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Choose what --chaos kills.")
 @options.run_folder
+@options.metrics
 @options.as_json
 def run(
     *,
@@ -33,6 +34,7 @@ def run(
     seed: int | None,
     runs: Path,
     transport: str,
+    metrics: str | None,
     as_json: bool,
 ) -> int:
     """Run PIPELINE on this machine until it ends, and print its report.
@@ -45,14 +47,16 @@ def run(
     if inline:
         if chaos is not None:
             raise click.UsageError("--chaos kills worker processes and --inline has none: leave one out")
+        if metrics is not None:
+            raise click.UsageError("--metrics tells what a registry knows and --inline has none: leave one out")
         from zpipe.processes import inline as in_thread
 
         report = in_thread.run(pipeline, seed=seed, runs=runs)
     else:
         with show.Live() as live:
             report = launcher.run(
-                pipeline, runs=runs, chaos=chaos, seed=seed, transport=transport, progress=live.progress,
-                on_event=live.event,
+                pipeline, runs=runs, chaos=chaos, seed=seed, transport=transport, metrics=metrics,
+                progress=live.progress, on_event=live.event,
             )  # fmt: skip
     return finish(report, as_json=as_json)
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zpipe.core.members import capacity
 from zpipe.core.progress import OVER
@@ -22,6 +22,7 @@ from zpipe.processes.chaos import REGISTRY, Chaos
 from zpipe.processes.crew import Crew, OnEvent
 from zpipe.processes.dialogue import Dialogue, Message
 from zpipe.processes.interrupts import Interrupts
+from zpipe.processes.metrics import Metrics
 from zpipe.processes.prepare import prepare
 from zpipe.processes.report import DONE, FAILED, INTERRUPTED, Report
 from zpipe.processes.runfolder import LiveRun, RunFolder, announce, make_sockets_dir, remove_sockets_dir
@@ -30,6 +31,9 @@ from zpipe.processes.tally import Tally
 from zpipe.values.errors import RunError
 from zpipe.values.pipeline import Pipeline
 from zpipe.values.plan import Plan, StagePlan
+
+if TYPE_CHECKING:
+    from zpipe.processes.scrape import MetricsServer
 
 ANY_PORT = "tcp://127.0.0.1:0"
 LOOK_S = 0.25  # how often the registry is asked for its table
@@ -133,8 +137,7 @@ class Launcher:
 
     def _start_workers(self) -> None:
         for stage in self.plan.stages:
-            most = capacity(stage)
-            for slot in range(stage.workers if most is None else min(stage.workers, most)):
+            for slot in range(planned(stage)):
                 program = self._worker_program(stage, slot, self.address, self.folder)
                 self._stages[program.name] = stage
                 self._supervisor.add(program)
@@ -262,10 +265,15 @@ class Launcher:
         )  # fmt: skip
 
 
+def planned(stage: StagePlan) -> int:
+    """Return how many workers a stage should have."""
+    most = capacity(stage)
+    return stage.workers if most is None else min(stage.workers, most)
+
+
 def log_event(kind: str, line: str) -> None:
     """Log warnings; the rest is for who asks."""
-    if kind == "warning":
-        _log.warning(line)
+    _log.log(logging.WARNING if kind == "warning" else logging.INFO, line)
 
 
 def run(
@@ -276,19 +284,47 @@ def run(
     chaos: float | None = None,
     seed: int | None = None,
     transport: str = "auto",
+    bind: str = ANY_PORT,
+    with_workers: bool = True,
+    metrics: str | None = None,
     progress: Progress | None = None,
     on_event: OnEvent | None = None,
 ) -> Report:
     """Run a pipeline on this machine to its end and return its report; `chaos` is seconds between kills.
 
-    An interrupted run returns too, its report not `ok`.  Raises ConfigError with every fault, and RunError.
+    Without workers of its own it waits for those that join at `bind`.  `metrics` is where metrics are served
+    meanwhile.  An interrupted run returns too, its report not `ok`.  Raises ConfigError with every fault, and
+    RunError.
     """
     if chaos is not None and seed is None:
         seed = secrets.randbelow(2**32)
-    plan, folder = prepare(pipeline, runs=runs, sets=sets, seed=seed, transport=transport)
-    wreaker = Chaos(chaos, seed) if chaos is not None and seed is not None else None
-    launcher = Launcher(plan, folder, transport=transport, chaos=wreaker, progress=progress, on_event=on_event)
-    report = launcher.run()
+    with ExitStack() as stack:
+        server = stack.enter_context(_metrics_server(metrics)) if metrics is not None else None
+        plan, folder = prepare(pipeline, runs=runs, sets=sets, seed=seed, transport=transport)
+        if server is not None:
+            seen = Metrics(plan.name, {stage.name: planned(stage) for stage in plan.stages})
+            progress = _both(seen.see, progress)
+            (on_event or log_event)("start", f"metrics: {server.serve(seen)}")
+        wreaker = Chaos(chaos, seed) if chaos is not None and seed is not None else None
+        report = Launcher(
+            plan, folder, transport=transport, bind=bind, with_workers=with_workers, chaos=wreaker,
+            progress=progress, on_event=on_event,
+        ).run()  # fmt: skip
     if report.state == FAILED:
         raise RunError(report.error, report.detail)
     return report
+
+
+def _metrics_server(address: str) -> MetricsServer:
+    from zpipe.processes.scrape import MetricsServer  # an extra, and slow to import
+
+    return MetricsServer(address)
+
+
+def _both(first: Progress, then: Progress | None) -> Progress:
+    def progress(table: Mapping[str, Any]) -> None:
+        first(table)
+        if then is not None:
+            then(table)
+
+    return progress
