@@ -28,9 +28,7 @@ try:
     import prometheus_client as prometheus
     from prometheus_client import metrics_core
 except ModuleNotFoundError as error:
-    raise ConfigError(
-        "metrics need the package prometheus-client: install zpipe with its extra, pip install 'zpipe[metrics]'"
-    ) from error
+    raise ConfigError("metrics need the package prometheus-client: pip install prometheus-client") from error
 
 LOOPBACK = "127.0.0.1"
 ADDRESS = re.compile(r"((\[(?P<six>[^\[\]/\s]+)\]|(?P<host>[^\[\]:/\s]*)):)?(?P<port>[0-9]{1,5})", re.ASCII)
