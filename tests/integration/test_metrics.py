@@ -200,9 +200,9 @@ def test_an_inline_run_has_no_metrics(place: Place) -> None:
     assert (done.code, done.err) == (2, f"zpipe: {line}\n")
 
 
-def test_without_the_package_one_line_names_the_extra(place: Place) -> None:
+def test_without_the_package_one_line_names_it(place: Place) -> None:
     (place.folder / "prometheus_client.py").write_text("raise ModuleNotFoundError(__name__)\n")
     path = f"{place.folder}{os.pathsep}{ROOT}"
     done = place.run("run", place.pipeline(STAGES), "--metrics", "0", PYTHONPATH=path)
-    line = "metrics need the package prometheus-client: install zpipe with its extra, pip install 'zpipe[metrics]'"
+    line = "metrics need the package prometheus-client: pip install prometheus-client"
     assert (done.code, done.err) == (2, f"zpipe: {line}\n")

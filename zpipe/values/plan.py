@@ -201,8 +201,8 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
             depths[hook] = 0
         for k in outputs:
             below = pairs[k][1]
-            name = variant_name(nodes[below][0].name, nodes[below][1])
-            changed = lanes.arm(name, depths) if len(outputs) > 1 else {}
+            reader = variant_name(nodes[below][0].name, nodes[below][1])
+            changed = lanes.arm(reader, depths) if len(outputs) > 1 else {}
             lanes.on_edge[k] = {changed.get(lane, lane): depth for lane, depth in depths.items()}
             read = nodes[below][0].outputs_of(spec.name)
             edges.append(EdgePlan(k, number, below, leads_to_memory[below], tuple(changed.items()), read))
