@@ -7,6 +7,7 @@ is a generator: it stops wherever the worker should look at its links, and goes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, Protocol
 
 from zpipe.core.limits import Limits
@@ -352,9 +353,11 @@ class Caller:
         skip = partition.at.position - partition.at.epoch_start
         here = Run(number, partition.at.epoch_start, (), 1, None, epoch=partition.at.epoch)
         self.current.run, self.current.index = here, 0
+        share = self.stage.share(number)
+        left = None if share is None else max(0, share - skip)  # of this epoch, whichever life makes them
         if self.stage.replay == "seek":
             here.position = partition.at.position
-            return iter(self.target(start=skip))
+            return islice(self.target(start=skip), left)
         iterator: Iterator[Any] = iter(self.target())
         for k in range(skip):
             here.position = partition.at.epoch_start + k
@@ -363,7 +366,7 @@ class Caller:
                     f"source {self.stage.name!r} ended after {k} items of epoch {here.epoch} where it made {skip} "
                     "before: a source that is replayed must make the same items again, or say replay = 'no'"
                 )
-        return iterator
+        return islice(iterator, left)
 
     def _positions(self, source: Source, number: int, parts: list[Any], nbytes: int) -> None:
         """Give positions to items just made, and send them on their way."""

@@ -15,19 +15,29 @@ from zpipe.values.pipeline import Pipeline
 from zpipe.values.plan import Plan, plan
 
 
-def checked(pipeline: Pipeline, sets: Sequence[str] = ()) -> tuple[Pipeline, Plan]:
-    """Return the pipeline with `sets` applied, and its plan.  Raises ConfigError with every fault."""
+def checked(
+    pipeline: Pipeline, sets: Sequence[str] = (), *, limit: int | None = None, until: str | None = None
+) -> tuple[Pipeline, Plan]:
+    """Return the pipeline, with `sets` applied and cut off below `until`, and its plan.
+
+    Raises ConfigError with every fault.
+    """
     pipeline = pipeline.with_sets(sets)
+    if until is not None:
+        pipeline = pipeline.until(until)
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise ConfigError(f"limit is {limit!r}: give a whole number of items, at least 1, or leave it out")
     if faults := check(pipeline):
         raise ConfigError(*map(str, faults))
-    return pipeline, plan(pipeline)
+    return pipeline, plan(pipeline, limit)
 
 
 def prepare(
-    pipeline: Pipeline, *, runs: str | os.PathLike[str], sets: Sequence[str], seed: int | None, transport: str
-) -> tuple[Plan, RunFolder]:
+    pipeline: Pipeline, *, runs: str | os.PathLike[str], sets: Sequence[str], seed: int | None, transport: str,
+    limit: int | None = None, until: str | None = None,
+) -> tuple[Plan, RunFolder]:  # fmt: skip
     """Check a pipeline and make its run folder.  Raises ConfigError with every fault."""
-    pipeline, its_plan = checked(pipeline, sets)
+    pipeline, its_plan = checked(pipeline, sets, limit=limit, until=until)
     now = datetime.now().astimezone()
     folder = RunFolder.create(runs, pipeline.name, now)
     pipeline.save(folder.path / "pipeline.toml")
@@ -35,7 +45,7 @@ def prepare(
     text = (folder.path / "pipeline.toml").read_text(encoding="utf-8")
     meta = describe_run(
         text, Path(pipeline.folder), name=pipeline.name, sets=list(sets), seed=seed,
-        transport=transport,
+        limit=limit, until=until, transport=transport,
         started=now.isoformat(timespec="seconds"),
     )  # fmt: skip
     folder.write("meta.json", meta)

@@ -134,6 +134,20 @@ class Pipeline:
         faults = [*self.faults, *tomlfile.apply_sets(data, sets, places)]
         return self.from_dict(data, folder=self.folder, faults=faults, places=places)
 
+    def until(self, name: str) -> Self:
+        """Return the pipeline that ends with the stage `name`: it and all above it.  Raises ConfigError."""
+        kept: set[str] = set()
+        todo = [self.stage(name)]
+        while todo:
+            spec = todo.pop()
+            if spec.name not in kept:
+                kept.add(spec.name)
+                todo.extend(above for above in self.stages if above.name in spec.inputs)
+        cut = type(self).__new__(type(self))
+        cut.name, cut.folder, cut.faults, cut.places = self.name, self.folder, self.faults, self.places
+        cut.stages = tuple(spec for spec in self.stages if spec.name in kept)
+        return cut
+
     def to_dict(self) -> dict[str, Any]:
         """Return the pipeline in the shape of its file, defaults left out."""
         stages = {spec.name: spec.to_dict() for spec in self.stages}

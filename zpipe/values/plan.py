@@ -68,11 +68,19 @@ class StagePlan:
     partitions: int = 1
     replay: str = "skip"
     checkpoint: int | None = None
+    limit: int | None = None  # of a source: most items per epoch, over all partitions
     variant: dict[str, Any] = field(default_factory=dict)
 
     def depth_map(self) -> dict[int, int]:
         """Return lane -> elements of its paths."""
         return dict(self.depths)
+
+    def share(self, lane: int) -> int | None:
+        """Return how many items the partition of that lane may make per epoch, None for all."""
+        if self.limit is None:
+            return None
+        n, rest = divmod(self.limit, self.partitions)
+        return n + (self.lanes.index(lane) < rest)
 
     @property
     def loses_state(self) -> bool:
@@ -123,11 +131,12 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(x) for x in value) if isinstance(value, list | tuple) else value
 
 
-def plan(pipeline: Pipeline) -> Plan:
-    """Return the plan of a checked pipeline."""
+def plan(pipeline: Pipeline, limit: int | None = None) -> Plan:
+    """Return the plan of a checked pipeline; `limit` is the most items of each source per epoch."""
     specs = tuple(with_joins(pipeline.stages))
     infos = {spec.name: form_of(resolve(spec.run, pipeline.folder)) for spec in specs}
-    return build(pipeline.name, str(pipeline.folder), specs, infos)
+    made = build(pipeline.name, str(pipeline.folder), specs, infos)
+    return replace(made, stages=tuple(replace(s, limit=limit if s.role == "source" else None) for s in made.stages))
 
 
 def with_joins(specs: Iterable[StageSpec]) -> Iterator[StageSpec]:
