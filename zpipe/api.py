@@ -29,6 +29,9 @@ class Pipeline(pipeline.Pipeline):
         sets: Sequence[str] = (),
         chaos: float | None = None,
         seed: int | None = None,
+        limit: int | None = None,
+        until: str | None = None,
+        events: str | os.PathLike[str] | None = None,
         folder: str | os.PathLike[str] = "runs",
         metrics: str | None = None,
     ) -> Report:
@@ -36,9 +39,10 @@ class Pipeline(pipeline.Pipeline):
 
         In one process per worker on this machine, or `inline` in this very thread, for a debugger.  `sets`
         are changes like "features.workers=8"; `chaos` kills a random worker every so many seconds, chosen
-        by `seed`; `folder` is where the folder of the run is made; `metrics` is an address such as
-        "127.0.0.1:9464" at which Prometheus may read how the run goes.  Raises ConfigError with every fault,
-        RunError when the run failed.
+        by `seed`; of each source `limit` items are made per epoch; the stages below `until` are left out;
+        `events` is a file for a copy of the run's events; `folder` is where the folder of the run is made;
+        `metrics` is an address such as "127.0.0.1:9464" at which Prometheus may read how the run goes.
+        Raises ConfigError with every fault, RunError when the run failed.
         """
         by = os.environ.get("ZPIPE_WORKER") or callables.importing.get()
         if by:
@@ -53,10 +57,15 @@ class Pipeline(pipeline.Pipeline):
                 raise ConfigError("an inline run has no registry to tell metrics: leave out metrics or inline")
             from zpipe.processes import inline as in_thread
 
-            return in_thread.run(self, sets=sets, seed=seed, runs=folder)
+            return in_thread.run(
+                self, sets=sets, seed=seed, runs=folder, limit=limit, until=until, events=events
+            )  # fmt: skip
         from zpipe.processes import launcher
 
         try:
-            return launcher.run(self, sets=sets, chaos=chaos, seed=seed, runs=folder, metrics=metrics)
+            return launcher.run(
+                self, sets=sets, chaos=chaos, seed=seed, runs=folder, limit=limit, until=until, events=events,
+                metrics=metrics,
+            )  # fmt: skip
         except ZpipeError as error:
             raise error.with_traceback(None) from None  # the line says it all: where we noticed helps nobody

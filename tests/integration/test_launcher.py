@@ -15,11 +15,13 @@ import pytest
 import zpipe
 from zpipe.processes import commands
 from zpipe.processes.chaos import Chaos
+from zpipe.processes.events import Event, EventLog
 from zpipe.processes.launcher import Launcher, Progress
 from zpipe.processes.prepare import prepare
 from zpipe.processes.report import Report
 from zpipe.processes.runfolder import RunFolder, live_runs
 from zpipe.processes.supervisor import Program
+from zpipe.values.errors import RunError
 from zpipe.values.pipeline import Pipeline
 from zpipe.values.plan import Plan, StagePlan
 
@@ -74,20 +76,36 @@ def test_a_run_ends_by_itself_and_reports(tmp_path: Path, runtime_dir: Path) -> 
 
 
 def test_a_worker_that_dies_comes_back(tmp_path: Path) -> None:
-    events: list[tuple[str, str]] = []
-    report = launch(*make_plan(tmp_path, "make", "crashes-once"), on_event=lambda *event: events.append(event))
+    events: list[Event] = []
+    report = launch(*make_plan(tmp_path, "make", "crashes-once"), on_event=events.append)
     assert report.ok
     assert [(s.name, s.restarts) for s in report.stages] == [("make", 0), ("crashes-once", 1)]
-    assert ("restart", "crashes-once-1 killed by SIGKILL while running numbers:3") in events
+    mine = [(e.kind, e.text) for e in events if e.worker == "crashes-once-1" and e.kind != "joined"]
+    assert mine == [
+        ("died", "crashes-once-1 killed by SIGKILL while running numbers:3"),
+        ("restarted", "crashes-once-1 was started again"),
+        ("left", "crashes-once-1 left"),
+    ]
+    assert [{**e.data, "pid": 0} for e in events if e.kind == "died"] == [
+        {"pid": 0, "status": -9, "running": "numbers:3", "again": True}
+    ]
 
 
 def test_a_worker_that_leaves_unasked_comes_back(tmp_path: Path) -> None:
-    report = launch(*make_plan(tmp_path, "make", "leaves-once"))
+    events: list[Event] = []
+    report = launch(*make_plan(tmp_path, "make", "leaves-once"), on_event=events.append)
     assert (report.ok, report.stages[1].restarts) == (True, 1)
+    mine = [(e.kind, e.text) for e in events if e.worker == "leaves-once-1" and e.kind != "joined"]
+    assert [kind for kind, _ in mine] == ["died", "restarted", "left"]
+    assert mine[0][1].startswith("leaves-once-1 exited 0")
 
 
 def test_a_worker_that_always_dies_fails_the_run(tmp_path: Path) -> None:
-    report = launch(*make_plan(tmp_path, "make", "crashes"))
+    events: list[Event] = []
+    report = launch(*make_plan(tmp_path, "make", "crashes"), on_event=events.append)
+    assert [e.data["again"] for e in events if e.kind == "died"] == [True, True, True, True, False]
+    assert [e.data["life"] for e in events if e.kind == "restarted"] == [2, 3, 4, 5]
+    assert (events[-1].kind, events[-1].data["state"], events[-1].data["error"]) == ("ended", "failed", report.error)
     assert (report.state, report.error.partition(": its output")[0]) == (
         "failed",
         "stage 'crashes': worker crashes-1 died 5 times in a row without settling an input, the last time "
@@ -105,7 +123,11 @@ def test_a_stage_that_raises_fails_the_run_with_its_words(tmp_path: Path) -> Non
 
 
 def test_a_worker_that_fails_without_a_word_fails_the_run_with_its_last_line(tmp_path: Path) -> None:
-    report = launch(*make_plan(tmp_path, "make", "silent"))
+    events: list[Event] = []
+    report = launch(*make_plan(tmp_path, "make", "silent"), on_event=events.append)
+    assert [(e.text, e.data["status"]) for e in events if e.kind == "left" and e.worker == "silent-1"] == [
+        ("silent-1 left: exited 1", 1)
+    ]
     assert (report.state, report.error) == ("failed", "silent-1 failed: no reason in particular")
 
 
@@ -139,6 +161,41 @@ def test_the_first_ctrl_c_drains(tmp_path: Path) -> None:
     assert (report.state, report.error, report.stages[1].taken) == ("interrupted", "", 5)
 
 
+def test_the_events_of_a_run_are_in_its_folder_from_its_start_to_its_end(tmp_path: Path) -> None:
+    plan, folder = make_plan(tmp_path, "endless", "take")
+    events: list[Event] = []
+    report = launch(plan, folder, progress=interrupt_when(both_live, 1), on_event=events.append)
+    found = [(event.kind, event.stage, event.worker) for event in events]
+    assert [found[0], found[3]] == [("started", "", ""), ("stopping", "", "")]
+    assert sorted(found[1:3]) == [("joined", "endless", "endless-1"), ("joined", "take", "take-1")]
+    assert sorted(found[4:6]) == [("left", "endless", "endless-1"), ("left", "take", "take-1")]
+    assert found[6:] == [("ended", "", "")]
+    assert events[0].data == {"name": "t", "address": events[0].data["address"], "folder": str(folder.path)}
+    assert events[-1].data == {"state": "interrupted", "error": "", "seconds": round(report.seconds, 3)}
+    assert (folder.path / "events.jsonl").read_text() == "".join(event.line() for event in events)
+
+
+def test_a_run_that_cannot_start_has_an_end(tmp_path: Path) -> None:
+    events: list[Event] = []
+    plan, folder = make_plan(tmp_path, "make", "take")
+    launcher = Launcher(plan, folder, worker=fake, bind="tcp://127.0.0.1:nowhere", on_event=events.append)
+    with pytest.raises(RunError, match="the registry did not start"):
+        launcher.run()
+    assert [(event.kind, event.data["state"]) for event in events] == [("ended", "failed")]
+
+
+def test_a_file_of_events_that_is_full_is_one_warning_and_the_run_goes_on(tmp_path: Path) -> None:
+    events: list[Event] = []
+    plan, folder = make_plan(tmp_path, "make", "take")
+    with EventLog("/dev/full") as log:
+        report = launch(plan, folder, on_event=events.append, log=log)
+    assert report.ok
+    assert [event.text for event in events if event.kind == "warning"] == [
+        "cannot write events to /dev/full: No space left on device: the run goes on without it"
+    ]
+    assert (folder.path / "events.jsonl").read_text() == "".join(event.line() for event in events)
+
+
 def test_the_second_ctrl_c_stops(tmp_path: Path) -> None:
     report = launch(*make_plan(tmp_path, "endless", "take"), progress=interrupt_when(both_live, 2))
     assert report.state == "interrupted"
@@ -146,7 +203,7 @@ def test_the_second_ctrl_c_stops(tmp_path: Path) -> None:
 
 def test_a_killed_registry_comes_back_at_the_same_address(tmp_path: Path) -> None:
     plan, folder = make_plan(tmp_path, "endless", "take")
-    events: list[tuple[str, str]] = []
+    events: list[Event] = []
     killed: list[int] = []
 
     def progress(table: Mapping[str, Any]) -> None:
@@ -158,15 +215,17 @@ def test_a_killed_registry_comes_back_at_the_same_address(tmp_path: Path) -> Non
             interrupt(table)
 
     interrupt = interrupt_when(both_live, 1)
-    launcher = Launcher(plan, folder, worker=fake, on_event=lambda *event: events.append(event), progress=progress)
+    launcher = Launcher(plan, folder, worker=fake, on_event=events.append, progress=progress)
     report = launcher.run()
-    assert ("restart", "registry killed by SIGKILL") in events
+    mine = [(e.kind, e.stage, e.text) for e in events if e.worker == "registry"]
+    assert mine == [("died", "", "registry killed by SIGKILL"), ("restarted", "", "registry was started again")]
+    assert sum(e.kind == "joined" for e in events) == 2  # a new registry does not make them new
     assert (report.state, report.stages[1].taken) == ("interrupted", 5)
 
 
 def test_a_worker_that_cannot_reach_another_is_one_warning(tmp_path: Path) -> None:
     plan, folder = make_plan(tmp_path, "endless", "cut-off")
-    events: list[tuple[str, str]] = []
+    events: list[Event] = []
     seen: list[int] = []
 
     def progress(table: Mapping[str, Any]) -> None:
@@ -174,8 +233,8 @@ def test_a_worker_that_cannot_reach_another_is_one_warning(tmp_path: Path) -> No
         interrupt(table)
 
     interrupt = interrupt_when(lambda table: len(seen) >= 2, 1)
-    launch(plan, folder, on_event=lambda *event: events.append(event), progress=progress)
-    warnings = [line for kind, line in events if kind == "warning" and "interrupted" not in line]
+    launch(plan, folder, on_event=events.append, progress=progress)
+    warnings = [event.text for event in events if event.kind == "warning"]
     assert warnings == [
         f"cut-off-1 cannot reach a worker beside it: {folder.path}/logs/cut-off-1.log says which, and why"
     ]
@@ -187,12 +246,12 @@ def test_chaos_kills_and_counts_and_the_run_still_ends(tmp_path: Path) -> None:
             interrupt(table)
 
     chaos, interrupt = Chaos(0.1, seed=3), interrupt_when(lambda table: True, 1)
-    events: list[tuple[str, str]] = []
+    events: list[Event] = []
     report = launch(
         *make_plan(tmp_path, "endless", "take"), chaos=chaos, progress=progress,
-        on_event=lambda *event: events.append(event),
+        on_event=events.append,
     )  # fmt: skip
     assert report.state == "interrupted"
-    assert next(line for kind, line in events if kind == "warning") == chaos.warning != ""
+    assert next(event.text for event in events if event.kind == "warning") == chaos.warning != ""
     assert report.seed == 3
     assert sum(report.kills.values()) >= 8

@@ -256,6 +256,74 @@ def test_sets_give_a_changed_pipeline_and_leave_the_first():
     assert pipeline.stage("double").options.workers == 1
 
 
+def diamond():
+    x = zp.stage(numbers)
+    left, right = zp.stage(double, name="left")(x), zp.stage(double, name="right")(x)
+    end = zp.stage(double, name="end")(zp.merge(left, right))
+    return zp.Pipeline(
+        "p", zp.stage(double, name="last")(end), zp.stage(double, name="other")(zp.stage(numbers, name="n"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("numbers", ["numbers"]),
+        ("right", ["numbers", "right"]),
+        ("end", ["numbers", "left", "right", "end"]),
+        ("other", ["n", "other"]),
+    ],
+)
+def test_a_pipeline_is_cut_below_a_stage(name, kept):
+    pipeline = diamond()
+
+    cut = pipeline.until(name)
+
+    assert names(cut) == kept
+    assert (cut.name, cut.folder, dict(cut.places)) == ("p", pipeline.folder, dict(pipeline.places))
+    assert type(cut) is type(pipeline)
+    assert len(names(pipeline)) == 7
+
+
+def test_a_cut_stage_is_a_sink_and_the_rest_is_as_it_was():
+    pipeline = diamond()
+
+    cut = pipeline.until("right")
+
+    assert [cut.role(spec) for spec in cut.stages] == ["source", "sink"]
+    assert cut.stages == tuple(pipeline.stage(name) for name in ("numbers", "right"))
+    cut.check()
+
+
+def test_a_pipeline_cannot_be_cut_below_what_it_has_not():
+    with pytest.raises(zp.ConfigError, match=r"pipeline 'p' has no stage 'rigth': did you mean 'right'\?"):
+        diamond().until("rigth")
+
+
+def test_faults_below_the_cut_do_not_matter():
+    pipeline = zp.Pipeline("p", [zp.stage(numbers), zp.stage(double), zp.stage("m:nothing")])
+
+    pipeline.until("double").check()
+    with pytest.raises(zp.ConfigError, match="'m'"):
+        pipeline.check()
+
+
+def test_a_cycle_is_still_found_in_what_is_left():
+    stages = {"a": {"run": "m:a", "from": "b"}, "b": {"run": "m:b", "from": "a"}, "c": {"run": "m:c", "from": "b"}}
+
+    cut = zp.Pipeline.from_dict({"schema": 1, "name": "p", "stage": stages}).until("b")
+
+    assert names(cut) == ["a", "b"]
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.0, True, "3"])
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_limit_is_a_whole_number_of_items(tmp_path, limit, inline):
+    with pytest.raises(zp.ConfigError, match=f"limit is {limit!r}: give a whole number of items, at least 1"):
+        zp.Pipeline("p", zp.stage(numbers)).run(limit=limit, inline=inline, folder=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_run_is_refused_in_a_worker(monkeypatch):
     monkeypatch.setenv("ZPIPE_WORKER", "clean-1")
 

@@ -13,6 +13,7 @@ from zpipe.transport.sockets import TRANSPORTS
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _FOLDER = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def pipeline(command: Command) -> Command:
@@ -36,6 +37,12 @@ def metrics(command: Command) -> Command:
     """Give a command --metrics."""
     help_text = "Serve Prometheus /metrics and /readyz here, e.g. 127.0.0.1:9464; port 0 is any free one."
     return click.option("--metrics", metavar="ADDR", help=help_text)(command)
+
+
+def events(command: Command) -> Command:
+    """Give a command --events."""
+    help_text = "Write what happens to this file too, one JSON object a line; see docs/events.md."
+    return click.option("--events", type=_FILE, metavar="FILE", help=help_text)(command)
 
 
 def registry(*, required: bool, help_text: str) -> Callable[[Command], Command]:

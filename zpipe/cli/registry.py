@@ -17,6 +17,7 @@ from zpipe.transport.sockets import check_endpoint
 @click.command(epilog="Example: zpipe registry pipeline.toml --bind tcp://127.0.0.1:5570")
 @options.pipeline
 @click.option("--bind", default=ANY_PORT, show_default=True, metavar="ADDR", help="Where workers reach it.")
+@options.events
 @options.run_folder
 @options.metrics
 @options.as_json
@@ -25,6 +26,7 @@ def registry(
     target: str,
     sets: tuple[str, ...],
     bind: str,
+    events: Path | None,
     runs: Path,
     transport: str,
     metrics: str | None,
@@ -38,7 +40,7 @@ def registry(
     pipeline = load(target, sets)
     with show.Live() as live:
         report = launcher.run(
-            pipeline, runs=runs, transport=transport, bind=bind, with_workers=False, metrics=metrics,
+            pipeline, runs=runs, transport=transport, bind=bind, with_workers=False, metrics=metrics, events=events,
             progress=live.progress, on_event=live.event,
         )  # fmt: skip
     return finish(report, as_json=as_json)

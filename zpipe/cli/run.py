@@ -14,6 +14,7 @@ from zpipe.processes.report import INTERRUPTED, Report
 
 EXIT_DEAD_LETTERS, EXIT_INTERRUPTED = 3, 130
 
+_ITEMS = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
 
@@ -21,7 +22,10 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @options.pipeline
 @click.option("--inline", is_flag=True, help="Run all in this one thread, for a debugger.")
 @click.option("--chaos", type=_SECONDS, metavar="SECONDS", help="Kill a random worker this often.")
+@click.option("--limit", type=_ITEMS, metavar="N", help="Make at most N items of each source per epoch.")
+@click.option("--until", metavar="STAGE", help="Leave out all stages but STAGE and those above it.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Choose what --chaos kills.")
+@options.events
 @options.run_folder
 @options.metrics
 @options.as_json
@@ -31,7 +35,10 @@ def run(
     sets: tuple[str, ...],
     inline: bool,
     chaos: float | None,
+    limit: int | None,
+    until: str | None,
     seed: int | None,
+    events: Path | None,
     runs: Path,
     transport: str,
     metrics: str | None,
@@ -51,12 +58,12 @@ def run(
             raise click.UsageError("--metrics tells what a registry knows and --inline has none: leave one out")
         from zpipe.processes import inline as in_thread
 
-        report = in_thread.run(pipeline, seed=seed, runs=runs)
+        report = in_thread.run(pipeline, seed=seed, runs=runs, limit=limit, until=until, events=events)
     else:
         with show.Live() as live:
             report = launcher.run(
-                pipeline, runs=runs, chaos=chaos, seed=seed, transport=transport, metrics=metrics,
-                progress=live.progress, on_event=live.event,
+                pipeline, runs=runs, chaos=chaos, seed=seed, limit=limit, until=until, events=events,
+                transport=transport, metrics=metrics, progress=live.progress, on_event=live.event,
             )  # fmt: skip
     return finish(report, as_json=as_json)
 

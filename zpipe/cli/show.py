@@ -12,6 +12,7 @@ from rich.live import Live as RichLive
 from rich.table import Table
 from rich.text import Text
 
+from zpipe.processes.events import Event
 from zpipe.processes.report import Report
 
 REPORT_COLUMNS = (
@@ -24,7 +25,9 @@ WORKER_COLUMNS = (
 )  # fmt: skip
 LEFT = ("host", "state", "running")
 MIB = 1024 * 1024
-QUIET = ("restart", "chaos")  # events worth a line on a terminal only
+QUIET = ("killed", "died")  # events worth a line on a terminal only
+HIDDEN = ("joined", "restarted", "left", "ended")  # and those that are for who reads the file of events
+LOUD = ("warning", "stopping")
 WIDE = 160  # columns of a table that goes into a file or a pipe
 
 
@@ -48,17 +51,24 @@ class Live:
         if self._console.is_terminal:
             self._live.update(stages_table(table), refresh=True)
 
-    def event(self, kind: str, line: str) -> None:
+    def event(self, happened: Event) -> None:
         """Print one line, above the live table where there is one."""
-        if self._console.is_terminal:
-            self._console.print(Text(line, style="yellow" if kind == "warning" else "dim"), soft_wrap=True)
-        elif kind not in QUIET:
-            event(kind, line)
+        if self._console.is_terminal and _is_shown(happened):
+            style = "yellow" if happened.kind in LOUD else "dim"
+            self._console.print(Text(happened.text, style=style), soft_wrap=True)
+        elif not self._console.is_terminal and happened.kind not in QUIET:
+            event(happened)
 
 
-def event(kind: str, line: str) -> None:
+def event(happened: Event) -> None:
     """Print one line of what happens on stderr."""
-    click.echo(f"zpipe: {line}" if kind == "warning" else line, err=True)
+    if _is_shown(happened):
+        click.echo(f"zpipe: {happened.text}" if happened.kind in LOUD else happened.text, err=True)
+
+
+def _is_shown(happened: Event) -> bool:
+    """Tell whether it is worth a line; of a last death the error that ends the run will tell."""
+    return happened.kind not in HIDDEN and bool(happened.data.get("again", True))
 
 
 def stages_table(table: Mapping[str, Any]) -> Table:

@@ -5,19 +5,18 @@ Knows what to tell and when to give up; processes are the supervisor's, the stat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from zpipe.processes import deaths
 from zpipe.processes.chaos import REGISTRY
 from zpipe.processes.dialogue import Asked, Dialogue
+from zpipe.processes.events import OnEvent, happened
 from zpipe.processes.supervisor import EXIT_DONE, EXIT_FAILED, Death, Slot, Supervisor
 from zpipe.processes.tally import Tally
 from zpipe.values.plan import StagePlan
 
 ABSENT_S = 2.0  # for one that was declared dead, stopped perhaps, to notice and leave
-
-OnEvent = Callable[[str, str], None]  # kind (start, restart, chaos, warning) and one line
 
 
 class Crew:
@@ -54,7 +53,11 @@ class Crew:
             self._left[name] = (death, now_s)  # the next table says whether it was right to
             if death.status == EXIT_FAILED:
                 self.failed.append(name)
-        elif not self._over:
+            if self._over:
+                self._tell_who_left()
+        elif self._over:
+            self._event(deaths.event(death, self._stage_name(name), by_chaos=by_chaos, again=False))
+        else:
             self._lost(death, now_s, by_chaos=by_chaos)
 
     def answered(self, asked: Asked) -> None:
@@ -73,6 +76,8 @@ class Crew:
             del self._left[death.slot.name]
             if death.status == EXIT_DONE:
                 self._lost(death, now_s, by_chaos=False)
+            else:
+                self._left_for_good(death)
         if not table.get("recovering"):
             self._end_declared_dead(now_s)
         return [death for death in early if death.status == EXIT_FAILED]
@@ -80,6 +85,7 @@ class Crew:
     def dismiss(self) -> None:
         """Let nobody return: the run is over."""
         self._over = True
+        self._tell_who_left()
         for slot in self._workers():
             self._supervisor.stop(slot)
 
@@ -94,18 +100,18 @@ class Crew:
 
     def _lost(self, death: Death, now_s: float, *, by_chaos: bool) -> None:
         name = death.slot.name
-        stage = self._stages.get(name)
-        stage_name = stage.name if stage else name.partition("#")[0]
+        stage, stage_name = self._stages.get(name), self._stage_name(name)
         fatal = deaths.why_fatal(stage, death) if stage else None
         if by_chaos:
             delay_s: float | None = 0.0
         else:
             delay_s = death.slot.restarts.died(self._settled[name])
+        again = not fatal and delay_s is not None
+        self._event(deaths.event(death, stage_name, by_chaos=by_chaos, again=again))
         if fatal or delay_s is None:
             self.failed.append(name)
             self.fail(fatal or deaths.why_given_up(stage_name, death), now_s)
             return
-        self._event("chaos" if by_chaos else "restart", f"{name} {death.how}{deaths.during(death)}")
         if self._registry.asking("DIED", worker=name):
             self._returning[name] = delay_s
         else:
@@ -116,8 +122,24 @@ class Crew:
             if slot.pid is None or not self._tally.is_gone(slot.pid):
                 self._absent.pop(slot.pid or 0, None)
             elif now_s - self._absent.setdefault(slot.pid, now_s) >= ABSENT_S:
-                self._event("warning", f"{slot.name} was silent for too long and is started anew")
+                line = f"{slot.name} was silent for too long and is started anew"
+                self._event(happened("warning", line, stage=self._stage_name(slot.name), worker=slot.name))
                 self._supervisor.kill(slot)
+
+    def _tell_who_left(self) -> None:
+        """Say of those who exited that they were right to."""
+        for death, _ in self._left.values():
+            self._left_for_good(death)
+        self._left.clear()
+
+    def _left_for_good(self, death: Death) -> None:
+        name = death.slot.name
+        line = f"{name} left" if death.status == EXIT_DONE else f"{name} left: {death.how}"
+        self._event(happened("left", line, stage=self._stage_name(name), worker=name, status=death.status))
+
+    def _stage_name(self, worker: str) -> str:
+        stage = self._stages.get(worker)
+        return stage.name if stage else worker.partition("#")[0]
 
     def _workers(self) -> list[Slot]:
         return [slot for slot in self._supervisor.slots.values() if slot.name != REGISTRY]

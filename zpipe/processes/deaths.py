@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from zpipe.processes.events import Event, happened
 from zpipe.processes.supervisor import GIVE_UP_DEATHS, Death, last_line
 from zpipe.values.plan import StagePlan
 
@@ -20,6 +21,14 @@ def fields(death: Death) -> dict[str, Any]:
         "reach": dict(death.reaches),
         **how,
     }
+
+
+def event(death: Death, stage: str, *, by_chaos: bool, again: bool) -> Event:
+    """Return a death as an event; `again`: a next life follows."""
+    return happened(
+        "killed" if by_chaos else "died", f"{death.slot.name} {death.how}{during(death)}", stage=stage,
+        worker=death.slot.name, pid=death.pid, status=death.status, running=death.running, again=again,
+    )  # fmt: skip
 
 
 def why_fatal(stage: StagePlan, death: Death) -> str | None:

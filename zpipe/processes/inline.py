@@ -21,6 +21,7 @@ from zpipe.core.source import Source
 from zpipe.core.worker import Worker
 from zpipe.processes.caller import Caller
 from zpipe.processes.codec import WireCodec
+from zpipe.processes.events import FILE, Event, EventLog, ended, log_event, started, tell
 from zpipe.processes.prepare import prepare
 from zpipe.processes.report import DONE, FAILED, INTERRUPTED, ProcessReport, Report, read_memory, stage_report
 from zpipe.processes.roles import role_of
@@ -43,21 +44,29 @@ def run(
     sets: Sequence[str] = (),
     seed: int | None = None,
     runs: str | os.PathLike[str] = "runs",
+    limit: int | None = None,
+    until: str | None = None,
+    events: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Run a pipeline in this thread to its end and return its report; every stage has one worker.
 
     Raises ConfigError with every fault, and StageError with the traceback of the user's code as its own.
     """
-    plan, folder = prepare(pipeline, runs=runs, sets=sets, seed=seed, transport="inline")
-    return Thread(plan, folder).run()
+    with EventLog(events) as log:
+        plan, folder = prepare(
+            pipeline, runs=runs, sets=sets, seed=seed, transport="inline", limit=limit, until=until
+        )  # fmt: skip
+        log.open(folder.path / FILE)
+        return Thread(plan, folder, log).run()
 
 
 class Thread:
     """One run; `run` may be called once."""
 
-    def __init__(self, plan: Plan, folder: RunFolder) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, log: EventLog) -> None:
         self.plan = plan
         self.folder = folder
+        self.log = log
         self.nodes: list[Node] = []
         self._skipped_s = 0.0  # what the machines would have waited for
 
@@ -65,6 +74,7 @@ class Thread:
         """Run to the end, and write the report also of a run that failed."""
         started_s = time.monotonic()
         state, said = DONE, ("", "")
+        self._event(started(self.plan.name, "", self.folder.path))
         try:
             with ExitStack() as stack:
                 for stage in self.plan.stages:
@@ -84,7 +94,11 @@ class Thread:
         finally:
             report = self._report(state, time.monotonic() - started_s, *said)
             self.folder.write("report.json", report.to_dict())
+            self._event(ended(report.name, report.state, report.error, report.seconds))
         return report
+
+    def _event(self, event: Event) -> None:
+        tell(event, self.log, log_event)
 
     def _join(self) -> None:
         by_inc = {node.worker.inc: node for node in self.nodes}

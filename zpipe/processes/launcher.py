@@ -5,7 +5,6 @@ Starts, watches and reports; what follows from the death of a worker is the crew
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import time
@@ -17,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from zpipe.core.members import capacity
 from zpipe.core.progress import OVER
-from zpipe.processes import commands
+from zpipe.processes import commands, deaths
 from zpipe.processes.chaos import REGISTRY, Chaos
-from zpipe.processes.crew import Crew, OnEvent
+from zpipe.processes.crew import Crew
 from zpipe.processes.dialogue import Dialogue, Message
+from zpipe.processes.events import FILE, Event, EventLog, OnEvent, ended, happened, log_event, started, tell
 from zpipe.processes.interrupts import Interrupts
 from zpipe.processes.metrics import Metrics
 from zpipe.processes.prepare import prepare
@@ -28,7 +28,8 @@ from zpipe.processes.report import DONE, FAILED, INTERRUPTED, Report
 from zpipe.processes.runfolder import LiveRun, RunFolder, announce, make_sockets_dir, remove_sockets_dir
 from zpipe.processes.supervisor import GIVE_UP_DEATHS, Death, Program, Supervisor, last_line
 from zpipe.processes.tally import Tally
-from zpipe.values.errors import RunError
+from zpipe.processes.watch import Watch
+from zpipe.values.errors import RunError, ZpipeError
 from zpipe.values.pipeline import Pipeline
 from zpipe.values.plan import Plan, StagePlan
 
@@ -41,13 +42,10 @@ EXIT_GRACE_S = 5.0  # for workers to leave once the run is over
 INTERRUPTED_GRACE_S = 1.0  # and when the user asked twice
 REGISTRY_START_S = 20.0
 REGISTRY_END_S = 2.0
-LONG_CALL_S = 30.0  # a call that takes longer is worth one warning
 LAST_WORDS = {"done": DONE, "interrupted": INTERRUPTED, "failing": FAILED, "failed": FAILED}
 
 WorkerProgram = Callable[[StagePlan, int, str, RunFolder], Program]
 Progress = Callable[[Mapping[str, Any]], None]  # takes the registry's table
-
-_log = logging.getLogger("zpipe")
 
 
 class Launcher:
@@ -65,6 +63,8 @@ class Launcher:
         chaos: Chaos | None = None,
         progress: Progress | None = None,
         on_event: OnEvent | None = None,
+        log: EventLog | None = None,
+        opening: Sequence[Event] = (),
     ) -> None:
         self.plan = plan
         self.folder = folder
@@ -75,13 +75,16 @@ class Launcher:
         self._worker_program = worker
         self._chaos = chaos
         self._progress = progress or (lambda table: None)
-        self._event = on_event or log_event
+        self._on_event = on_event or log_event
+        self._log = log or EventLog()
+        self._opening = opening  # what is to be told first
         self._supervisor = Supervisor()
         self._interrupts = Interrupts()
         self._tally = Tally()
         self._stages: dict[str, StagePlan] = {}  # by worker
+        self._watch = Watch(self._stages, folder)
+        self._lives: Counter[str] = Counter()  # by slot, those that were told of
         self._chaos_pids: set[int] = set()
-        self._warned: set[tuple[str, str]] = set()
         self._next_look_s = 0.0
         self._signals = 0
         self._state = ""  # DONE, FAILED or INTERRUPTED once decided
@@ -95,6 +98,20 @@ class Launcher:
         Raises RunError when it could not start.
         """
         started_s = time.monotonic()
+        self._log.open(self.folder.path / FILE)
+        try:
+            report = self._run(started_s)
+        except ZpipeError as error:
+            self._event(ended(self.plan.name, FAILED, str(error), time.monotonic() - started_s))
+            raise
+        self._event(ended(report.name, report.state, report.error, report.seconds))
+        return report
+
+    def pids(self) -> dict[str, int]:
+        """Return the process ids of the registry and the workers that run now, by name."""
+        return {slot.name: slot.pid for slot in self._supervisor.slots.values() if slot.pid}
+
+    def _run(self, started_s: float) -> Report:
         with ExitStack() as stack:
             sockets_dir = make_sockets_dir()
             stack.callback(remove_sockets_dir, sockets_dir)
@@ -105,11 +122,10 @@ class Launcher:
             self._crew = Crew(self._supervisor, self._registry, self._tally, self._stages, self._event)
             note = announce(LiveRun(self.plan.name, self.address, os.getpid(), str(self.folder.path)))
             stack.callback(note.unlink, missing_ok=True)
-            self._event("start", f"{self.plan.name}: registry {self.address}, run folder {self.folder.path}")
+            for event in (started(self.plan.name, self.address, self.folder.path), *self._opening):
+                self._event(event)
             if self._chaos:
-                self._event("start", f"chaos: one kill in {self._chaos.every_s:g} s, seed {self._chaos.seed}")
-                if self._chaos.warning:
-                    self._event("warning", self._chaos.warning)
+                self._warn_of_chaos(self._chaos)
             if self._with_workers:
                 self._start_workers()
             while not self._is_over(time.monotonic()):
@@ -119,9 +135,14 @@ class Launcher:
         self.folder.write("report.json", report.to_dict())
         return report
 
-    def pids(self) -> dict[str, int]:
-        """Return the process ids of the registry and the workers that run now, by name."""
-        return {slot.name: slot.pid for slot in self._supervisor.slots.values() if slot.pid}
+    def _event(self, event: Event) -> None:
+        tell(event, self._log, self._on_event)
+
+    def _warn_of_chaos(self, chaos: Chaos) -> None:
+        line = f"chaos: one kill in {chaos.every_s:g} s, seed {chaos.seed}"
+        self._event(happened("chaos", line, every_s=chaos.every_s, seed=chaos.seed))
+        if chaos.warning:
+            self._event(happened("warning", chaos.warning))
 
     def _start_registry(self, sockets_dir: Path) -> None:
         found = self.folder.path / "registry.address"
@@ -147,7 +168,9 @@ class Launcher:
         wait_s = max(0.0, self._next_look_s - now_s)
         if self._chaos:
             wait_s = min(wait_s, self._chaos.wait_s(now_s))
-        for death in self._supervisor.step(wait_s, self._registry.fileno(), self._interrupts.fileno()):
+        died = self._supervisor.step(wait_s, self._registry.fileno(), self._interrupts.fileno())
+        self._tell_of_restarts()  # first: one that was just started may have died since
+        for death in died:
             self._died(death)
         now_s = time.monotonic()
         self._heed_interrupts(now_s)
@@ -166,8 +189,8 @@ class Launcher:
     def _look(self, table: Message, asked_s: float, now_s: float) -> None:
         self._tally.see(table)
         self._progress(table)
-        self._warn_of_long_calls(table)
-        self._warn_of_the_unreached(table)
+        for event in self._watch.see(table):
+            self._event(event)
         for death in self._crew.look(table, asked_s, now_s):
             said = last_line(death.slot.program.log).removeprefix("zpipe: ")
             self._crew.fail(f"{death.slot.name} failed: {said}", now_s)
@@ -196,20 +219,28 @@ class Launcher:
             self._next_look_s = now_s
             return
         delay_s = 0.0 if by_chaos else death.slot.restarts.died(self._tally.settled())
+        self._event(deaths.event(death, "", by_chaos=by_chaos, again=delay_s is not None))
         if delay_s is None:
             said = last_line(death.slot.program.log).removeprefix("zpipe: ")
             self._error = f"the registry died {GIVE_UP_DEATHS} times in a row, at last {death.how}: {said}"
             self._end(FAILED, now_s, 0.0)
             return
-        self._event("chaos" if by_chaos else "restart", f"{REGISTRY} {death.how}")
         self._supervisor.restart(death.slot, delay_s)
+
+    def _tell_of_restarts(self) -> None:
+        for slot in self._supervisor.slots.values():
+            if slot.lives > max(1, self._lives[slot.name]):
+                stage = self._stages[slot.name].name if slot.name in self._stages else ""
+                line = f"{slot.name} was started again"
+                self._event(happened("restarted", line, stage=stage, worker=slot.name, life=slot.lives))
+            self._lives[slot.name] = slot.lives
 
     def _heed_interrupts(self, now_s: float) -> None:
         count = self._interrupts.taken()
         while self._signals < count:
             self._signals += 1
             if self._signals == 1:
-                self._event("warning", "interrupted: finishing what is under way; again to stop now")
+                self._event(happened("stopping", "interrupted: finishing what is under way; again to stop now"))
                 self._registry.ask("STOP", now_s)
             elif self._signals == 2:
                 self._crew.fail("interrupted", now_s)
@@ -218,22 +249,6 @@ class Launcher:
             else:
                 for slot in self._supervisor.slots.values():
                     self._supervisor.kill(slot)
-
-    def _warn_of_long_calls(self, table: Message) -> None:
-        for row in table["workers"]:
-            call = row["running"]
-            if call and call["age_s"] > LONG_CALL_S and (row["worker"], call["path"]) not in self._warned:
-                self._warned.add((row["worker"], call["path"]))
-                line = f"{row['worker']} has been running {call['path']} for {call['age_s']:.0f} s"
-                self._event("warning", line)
-
-    def _warn_of_the_unreached(self, table: Message) -> None:
-        for row in table["workers"]:
-            worker = row["worker"]
-            if row["counters"].get("unreached") and (worker, "") not in self._warned:
-                self._warned.add((worker, ""))
-                where = self.folder.log(worker) if worker in self._stages else "its output"
-                self._event("warning", f"{worker} cannot reach a worker beside it: {where} says which, and why")
 
     def _wreak(self, chaos: Chaos) -> None:
         name = chaos.victim([name for name in self._stages if self._supervisor.slots[name].pid])
@@ -255,10 +270,10 @@ class Launcher:
             now_s = time.monotonic()
 
     def _report(self, seconds: float) -> Report:
-        started = Counter(stage.name for stage in self._stages.values())
+        began = Counter(stage.name for stage in self._stages.values())
         return Report(
             name=self.plan.name, state=self._state, folder=self.folder.path, seconds=seconds,
-            stages=self._tally.stages(self.plan, started, seconds),
+            stages=self._tally.stages(self.plan, began, seconds),
             processes=self._tally.processes(self._supervisor.slots),
             error=self._error, detail=self._detail, seed=self._chaos.seed if self._chaos else None,
             kills=dict(self._chaos.kills) if self._chaos else {},
@@ -271,11 +286,6 @@ def planned(stage: StagePlan) -> int:
     return stage.workers if most is None else min(stage.workers, most)
 
 
-def log_event(kind: str, line: str) -> None:
-    """Log warnings; the rest is for who asks."""
-    _log.log(logging.WARNING if kind == "warning" else logging.INFO, line)
-
-
 def run(
     pipeline: Pipeline,
     *,
@@ -283,6 +293,9 @@ def run(
     sets: Sequence[str] = (),
     chaos: float | None = None,
     seed: int | None = None,
+    limit: int | None = None,
+    until: str | None = None,
+    events: str | os.PathLike[str] | None = None,
     transport: str = "auto",
     bind: str = ANY_PORT,
     with_workers: bool = True,
@@ -292,23 +305,29 @@ def run(
 ) -> Report:
     """Run a pipeline on this machine to its end and return its report; `chaos` is seconds between kills.
 
-    Without workers of its own it waits for those that join at `bind`.  `metrics` is where metrics are served
-    meanwhile.  An interrupted run returns too, its report not `ok`.  Raises ConfigError with every fault, and
-    RunError.
+    `limit` is the most items of each source per epoch, `until` the stage where the pipeline is cut off, `events`
+    a file for a copy of what happens.  Without workers of its own it waits for those that join at `bind`.
+    `metrics` is where metrics are served meanwhile.
+    An interrupted run returns too, its report not `ok`.  Raises ConfigError with every fault, and RunError.
     """
     if chaos is not None and seed is None:
         seed = secrets.randbelow(2**32)
+    wreaker = Chaos(chaos, seed) if chaos is not None and seed is not None else None
     with ExitStack() as stack:
         server = stack.enter_context(_metrics_server(metrics)) if metrics is not None else None
-        plan, folder = prepare(pipeline, runs=runs, sets=sets, seed=seed, transport=transport)
+        log = stack.enter_context(EventLog(events))
+        plan, folder = prepare(
+            pipeline, runs=runs, sets=sets, seed=seed, transport=transport, limit=limit, until=until
+        )  # fmt: skip
+        opening = []
         if server is not None:
             seen = Metrics(plan.name, {stage.name: planned(stage) for stage in plan.stages})
             progress = _both(seen.see, progress)
-            (on_event or log_event)("start", f"metrics: {server.serve(seen)}")
-        wreaker = Chaos(chaos, seed) if chaos is not None and seed is not None else None
+            url = server.serve(seen)
+            opening.append(happened("metrics", f"metrics: {url}", url=url))
         report = Launcher(
             plan, folder, transport=transport, bind=bind, with_workers=with_workers, chaos=wreaker,
-            progress=progress, on_event=on_event,
+            progress=progress, on_event=on_event, log=log, opening=opening,
         ).run()  # fmt: skip
     if report.state == FAILED:
         raise RunError(report.error, report.detail)

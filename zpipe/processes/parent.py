@@ -10,8 +10,9 @@ from pathlib import Path
 
 from zpipe.processes import commands
 from zpipe.processes.client import Client
-from zpipe.processes.crew import Crew, OnEvent
+from zpipe.processes.crew import Crew
 from zpipe.processes.dialogue import Dialogue
+from zpipe.processes.events import OnEvent
 from zpipe.processes.interrupts import Interrupts
 from zpipe.processes.supervisor import EXIT_DONE, EXIT_FAILED, Program, Supervisor
 from zpipe.processes.tally import Tally

@@ -1,0 +1,57 @@
+"""What the registry's table tells that none before it did: who came, who left, and what is worth a warning.
+
+Sees tables only.  How the processes of this launcher end is not read from them: their deaths are seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Mapping
+from typing import Any
+
+from zpipe.processes.events import Event, happened
+from zpipe.processes.runfolder import RunFolder
+
+LONG_CALL_S = 30.0  # a call that takes longer is worth one warning
+JOINED = ("live", "drain")  # states of a worker that takes part
+
+
+class Watch:
+    """The workers of one run, from table to table; `own` are the names of those started here."""
+
+    def __init__(self, own: Container[str], folder: RunFolder) -> None:
+        self._own = own
+        self._folder = folder
+        self._there: dict[int, Mapping[str, Any]] = {}  # by inc: lives that have joined
+        self._warned: set[tuple[str, str]] = set()
+
+    def see(self, table: Mapping[str, Any]) -> Iterator[Event]:
+        """Yield what is new."""
+        rows = {row["inc"]: row for row in table["workers"]}
+        for inc in self._there.keys() - rows.keys():
+            row = self._there.pop(inc)
+            if row["worker"] not in self._own:
+                yield happened("left", f"{row['worker']} left", stage=row["stage"], worker=row["worker"], status=None)
+        for inc, row in rows.items():
+            if row["state"] in JOINED and inc not in self._there:
+                self._there[inc] = row
+                yield happened(
+                    "joined", f"{row['worker']} joined", stage=row["stage"], worker=row["worker"], pid=row["pid"],
+                    host=row["host"],
+                )  # fmt: skip
+            yield from self._warn(row)
+
+    def _warn(self, row: Mapping[str, Any]) -> Iterator[Event]:
+        worker, call = row["worker"], row["running"]
+        if call and call["age_s"] > LONG_CALL_S and self._first(worker, call["path"]):
+            line = f"{worker} has been running {call['path']} for {call['age_s']:.0f} s"
+            yield happened("warning", line, stage=row["stage"], worker=worker)
+        if row["counters"].get("unreached") and self._first(worker, ""):
+            where = self._folder.log(worker) if worker in self._own else "its output"
+            line = f"{worker} cannot reach a worker beside it: {where} says which, and why"
+            yield happened("warning", line, stage=row["stage"], worker=worker)
+
+    def _first(self, worker: str, what: str) -> bool:
+        """Tell whether this is not yet said of the worker, and note it."""
+        new = (worker, what) not in self._warned
+        self._warned.add((worker, what))
+        return new
