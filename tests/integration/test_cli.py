@@ -77,7 +77,7 @@ def free_address() -> str:
         return f"tcp://127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("command", ["run", "check", "registry", "worker", "ps"])
+@pytest.mark.parametrize("command", ["run", "check", "registry", "worker", "ps", "logs"])
 def test_the_help_of_each_command_ends_with_an_example(command: str) -> None:
     code, out, _ = run(command, "--help")
     assert code == 0
@@ -127,6 +127,12 @@ def test_a_run_with_a_fault_starts_nothing(folder: Path) -> None:
             ["run", "p.toml", "--inline", "--chaos", "1"],
             "--chaos kills worker processes and --inline has none",
         ),
+        (["run", "p.toml", "--limit", "0"], "0 is not in the range x>=1"),
+        (["run", "p.toml", "--until", "duoble"], "pipeline 'demo' has no stage 'duoble': did you mean 'double'?"),
+        (["run", "p.toml", "--events", "no/e"], "cannot write events to no/e: No such file or directory: name a file"),
+        (["logs"], "no run of yours is alive here: name one with --run FOLDER"),
+        (["logs", "--run", "no"], "no is no run folder: it has no plan.json that can be read"),
+        (["logs", "--registry", "tcp://127.0.0.1:1"], "no run of yours has its registry at tcp://127.0.0.1:1 here"),
         (["ps"], "no run of yours is alive here: name one with --registry ADDR or ZPIPE_REGISTRY"),
     ],
 )

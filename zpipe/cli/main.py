@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from zpipe.cli.check import check
+from zpipe.cli.logs import logs
 from zpipe.cli.ps import ps
 from zpipe.cli.registry import registry
 from zpipe.cli.run import run
@@ -28,7 +29,7 @@ def cli() -> None:
     """Run pipelines of worker processes over ZeroMQ."""
 
 
-for command in (run, check, registry, worker, ps):
+for command in (run, check, registry, worker, ps, logs):
     cli.add_command(command)
 
 

@@ -8,7 +8,7 @@ import click
 
 from zpipe.cli import options, show
 from zpipe.processes.client import Client
-from zpipe.processes.runfolder import live_runs
+from zpipe.processes.runfolder import LiveRun, live_runs
 from zpipe.values.errors import ConfigError
 
 TIMEOUT_S = 5.0
@@ -19,7 +19,7 @@ TIMEOUT_S = 5.0
 @options.as_json
 def ps(address: str | None, as_json: bool) -> None:
     """Show the workers of a run: what each is doing, how fast, and what became of its items."""
-    with Client(address or only_run()) as client:
+    with Client(address or only_run("--registry ADDR or ZPIPE_REGISTRY").address) as client:
         table = client.request({"t": "PS"}, TIMEOUT_S)
     if as_json:
         said = {key: value for key, value in table.items() if key not in ("t", "rid")}
@@ -28,12 +28,12 @@ def ps(address: str | None, as_json: bool) -> None:
         show.workers(table)
 
 
-def only_run() -> str:
-    """Return the address of this user's only live run.  Raises ConfigError when there is none, or several."""
+def only_run(how: str) -> LiveRun:
+    """Return this user's only live run; `how` another is named.  Raises ConfigError when there is none, or several."""
     runs = live_runs()
     if len(runs) == 1:
-        return runs[0].address
+        return runs[0]
     if not runs:
-        raise ConfigError("no run of yours is alive here: name one with --registry ADDR or ZPIPE_REGISTRY")
+        raise ConfigError(f"no run of yours is alive here: name one with {how}")
     lines = [f"  {run.name}  --registry {run.address}  ({run.folder})" for run in runs]
     raise ConfigError(f"{len(runs)} runs of yours are alive: choose one with --registry ADDR", *lines)
