@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.test_ending import process_of
 from tests.real import ROOT, Bell, Command, Place, lines, wait_until
 from zpipe.processes import launcher
+from zpipe.processes.events import Event
 from zpipe.values.pipeline import Pipeline
 
 GATED = """
@@ -142,9 +143,9 @@ def test_the_counters_agree_with_the_report(place: Place, monkeypatch: pytest.Mo
     urls: list[str] = []
     found: list[Samples] = []
 
-    def hear(kind: str, line: str) -> None:
-        if line.startswith("metrics: "):
-            urls.append(line.removeprefix("metrics: "))
+    def hear(event: Event) -> None:
+        if event.kind == "metrics":
+            urls.append(event.data["url"])
 
     def progress(table: Mapping[str, Any]) -> None:
         found.append(scrape(urls[0]))

@@ -35,7 +35,7 @@ def chain(*stages: str, **tables: str) -> str:
 
 def out_of(folder: Path) -> dict[str, Any]:
     """Return what the sinks of a run have written, by file."""
-    files = {path.name: lines(path) for path in folder.glob("*.jsonl")}
+    files = {path.name: lines(path) for path in folder.glob("*.jsonl") if path.name != "events.jsonl"}
     tables = {path.name: rows(path) for path in folder.glob("*.db") if path.name != "run.db"}
     return {**files, **tables}
 

@@ -172,3 +172,23 @@ def test_a_diamond_is_exact_under_kills(place: Place) -> None:
     assert lines(done.folder / "out.jsonl") == diamond(2000)
     assert sum(_report(done.folder)["kills"].values()) > 0
     balanced(done.folder)
+
+
+@pytest.mark.parametrize("how", [(), ("--inline",)])
+def test_what_goes_to_an_output_whose_readers_are_cut_off_is_dropped(place: Place, how: tuple[str, ...]) -> None:
+    stages = SWITCH.partition("[stage.met]")[0] + sink("out", "odd") + sink("six", "route.six")
+    done = place.run("run", place.pipeline(stages), "--until", "out", *how)
+    assert done.code == 0, done.err
+    assert lines(done.folder / "out.jsonl") == [-x for x in range(30) if x % 2]
+    balanced(done.folder)
+
+
+def test_a_pipeline_may_be_cut_below_a_split(place: Place) -> None:
+    stages = chain("numbers") + (
+        '[stage.split]\nrun = "zpipe.stages:split"\nfrom = "numbers"\nargs = { weights = { a = 1, b = 1 } }\n'
+    )
+    pipeline = place.pipeline(stages + sink("one", "split.a") + sink("two", "split.b"))
+    whole, cut = place.run("run", pipeline), place.run("run", pipeline, "--until", "two")
+    assert (whole.code, cut.code) == (0, 0), cut.err
+    assert lines(cut.folder / "two.jsonl") == lines(whole.folder / "two.jsonl")
+    assert not (cut.folder / "one.jsonl").exists()

@@ -93,10 +93,10 @@ class Edge:
 class Outlet:
     """All outgoing edges of a worker.  Actions go to the callables `dial`, `send`, `sync`, `hang_up`."""
 
-    def __init__(self, edges: Sequence[Edge], limits: Limits) -> None:
+    def __init__(self, edges: Sequence[Edge], limits: Limits, unread: Sequence[str] = ()) -> None:
         self.edges = {edge.number: edge for edge in edges}
         self.marked = any(edge.marked for edge in edges)
-        self.outputs = {name for edge in edges for name in edge.outputs}
+        self.outputs = {name for edge in edges for name in edge.outputs}.union(unread)
         self.switches = bool(self.outputs - {""})
         self.limits = limits
         self.links: dict[int, Link] = {}  # by the receiver's incarnation

@@ -28,6 +28,7 @@ class Role:
 
     inputs: tuple[int, ...]  # edges
     outputs: Sequence[EdgePlan]
+    unread: Sequence[str] = ()  # outputs that nobody reads any more
     memory: bool = False
     commits: bool = False
     depths: Mapping[int, int] = field(default_factory=dict)  # of the paths on each lane, for a stage with memory
@@ -69,9 +70,8 @@ class Worker:
         self.refused = 0
         self.now_s = 0.0  # of the last event
         self.calling = False  # whether a job is under way
-        self.outlet = self.outlet_type(
-            [Edge(e.number, e.marked, e.lane_map(), e.outputs) for e in role.outputs], limits
-        )
+        edges = [Edge(e.number, e.marked, e.lane_map(), e.outputs) for e in role.outputs]
+        self.outlet = self.outlet_type(edges, limits, role.unread)
         self.intake: Ledger | Memory | Source
         if role.partitions is not None:
             self.intake = self._source(role.partitions)

@@ -24,6 +24,7 @@ def role_of(
     return Role(
         inputs=stage.inputs,
         outputs=[plan.edges[number] for number in stage.outputs],
+        unread=stage.unread,
         memory=stage.memory,
         commits="commit" in stage.hooks,
         depths=stage.depth_map(),

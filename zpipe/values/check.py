@@ -35,11 +35,6 @@ def check(pipeline: Pipeline) -> list[Fault]:
     return list(dict.fromkeys(faults))
 
 
-def read_outputs(pipeline: Pipeline, name: str) -> set[str]:
-    """Return which outputs of a stage others read; "" is what goes to no named one."""
-    return {output for reader in pipeline.readers(name) for output in reader.outputs_of(name)}
-
-
 def outputs_of_split(spec: StageSpec) -> tuple[str, ...]:
     """Return the outputs that the built-in split sends to; none for other stages, whose code decides."""
     weights = spec.args.get("weights") if spec.run == SPLIT else None
@@ -159,7 +154,8 @@ def _edges(pipeline: Pipeline) -> Found:
             yield from _joins(pipeline, spec)
         elif spec.options.unmatched != "drop":
             yield f"stage.{spec.name}.unmatched", f"{stage}: unmatched is an option of joins: leave it out"
-        for output in sorted(set(outputs_of_split(spec)) - read_outputs(pipeline, spec.name)):
+        read = pipeline.outputs(spec.name) | pipeline.unread.get(spec.name, frozenset())
+        for output in sorted(set(outputs_of_split(spec)) - read):
             text = f"sends items to output {output!r}, which no stage reads: let one read '{spec.name}.{output}'"
             yield f"stage.{spec.name}.args.weights", f"{stage} {text}"
     for cycle in find_cycles(pipeline):

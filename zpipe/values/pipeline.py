@@ -28,7 +28,7 @@ class Pipeline:
 
     `stages` are in topological order, as declared where that leaves a choice.  `folder` is where files and
     modules are looked for first.  `faults` are those found while reading; `places` map dotted paths to
-    file:line.
+    file:line; `unread` are the outputs of a stage whose readers `until` has cut off: what goes there is dropped.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Pipeline:
     folder: Path
     faults: tuple[Fault, ...]
     places: Mapping[str, str]
+    unread: Mapping[str, frozenset[str]]
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class Pipeline:
         self.folder = Path(os.path.abspath(folder))
         self.faults = tuple(reader.faults)
         self.places = MappingProxyType(dict(places))
+        self.unread = MappingProxyType({})
 
     def __setattr__(self, key: str, value: object) -> None:
         if key in self.__dict__:
@@ -142,10 +144,11 @@ class Pipeline:
             spec = todo.pop()
             if spec.name not in kept:
                 kept.add(spec.name)
-                todo.extend(above for above in self.stages if above.name in spec.inputs)
+                todo.extend(above for above in self.stages if above.name in spec.above)
         cut = type(self).__new__(type(self))
         cut.name, cut.folder, cut.faults, cut.places = self.name, self.folder, self.faults, self.places
         cut.stages = tuple(spec for spec in self.stages if spec.name in kept)
+        cut.unread = MappingProxyType({stage: self.outputs(stage) - cut.outputs(stage) for stage in kept})
         return cut
 
     def to_dict(self) -> dict[str, Any]:
@@ -173,6 +176,10 @@ class Pipeline:
     def readers(self, name: str) -> tuple[StageSpec, ...]:
         """Return the stages that read the stage `name`."""
         return tuple(spec for spec in self.stages if name in spec.above)
+
+    def outputs(self, name: str) -> frozenset[str]:
+        """Return which outputs of the stage `name` others read; "" is what goes to no named one."""
+        return frozenset(output for reader in self.readers(name) for output in reader.outputs_of(name))
 
     def role(self, spec: StageSpec) -> str:
         """Return "source", "transform" or "sink"; a stage that nobody reads is a sink."""

@@ -63,6 +63,7 @@ class StagePlan:
     hook_lane: int | None  # the lane of what its hooks make
     hooks_above: tuple[int, ...]  # the lanes of hooks that reach it, upstream first
     kept: tuple[int, ...] = ()  # of a stage that joins arms: the lanes on which it goes on, those of one arm
+    unread: tuple[str, ...] = ()  # outputs whose readers were cut off: what goes there is dropped
     spread: bool = False  # its callable is given the items of a join one by one
     epochs: int = 1
     partitions: int = 1
@@ -136,7 +137,17 @@ def plan(pipeline: Pipeline, limit: int | None = None) -> Plan:
     specs = tuple(with_joins(pipeline.stages))
     infos = {spec.name: form_of(resolve(spec.run, pipeline.folder)) for spec in specs}
     made = build(pipeline.name, str(pipeline.folder), specs, infos)
-    return replace(made, stages=tuple(replace(s, limit=limit if s.role == "source" else None) for s in made.stages))
+    return replace(
+        made,
+        stages=tuple(
+            replace(
+                stage,
+                limit=limit if stage.role == "source" else None,
+                unread=tuple(sorted(pipeline.unread.get(stage.stage, ()))),
+            )
+            for stage in made.stages
+        ),
+    )
 
 
 def with_joins(specs: Iterable[StageSpec]) -> Iterator[StageSpec]:
