@@ -20,7 +20,7 @@ from zpipe.processes import failpoints
 from zpipe.processes.blame import Blame
 from zpipe.stages import Grouping, Made, Member
 from zpipe.values.context import Current, Output
-from zpipe.values.errors import StageError, ZpipeError
+from zpipe.values.errors import EncodeError, StageError, ZpipeError
 from zpipe.values.faults import did_you_mean
 from zpipe.values.paths import Mark, Path, Run
 from zpipe.values.plan import StagePlan
@@ -455,7 +455,8 @@ class Caller:
 
     def _hook_failed(self, error: Exception, name: str) -> StageError:
         what = "failed" if isinstance(error, ZpipeError) else f"raised {type(error).__name__}"
-        return StageError(f"stage {self.stage.name!r} {what} in {name}: {one_line(error)}")
+        kind = EncodeError if isinstance(error, EncodeError) else StageError
+        return kind(f"stage {self.stage.name!r} {what} in {name}: {one_line(error)}")
 
     def _started(self, value: Any, run: Run, k: int) -> Iterator[Any]:
         try:
@@ -488,7 +489,8 @@ class Caller:
     def _failed(self, error: Exception, run: Run, k: int) -> StageError:
         where = f"stage {self.stage.name!r} at {run.text(self.current.lane_names, k)}"
         what = "" if isinstance(error, ZpipeError) else f" raised {type(error).__name__}"
-        return StageError(f"{where}{what}: {one_line(error)}")
+        kind = EncodeError if isinstance(error, EncodeError) else StageError
+        return kind(f"{where}{what}: {one_line(error)}")
 
 
 def _unread(stage: str, name: str, outputs: set[str]) -> str:

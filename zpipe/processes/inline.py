@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from zpipe.core.limits import Limits
 from zpipe.core.members import worker_name
 from zpipe.core.outlet import Link, Out, Peer
 from zpipe.core.source import Source
 from zpipe.core.worker import Worker
+from zpipe.processes import targets
 from zpipe.processes.caller import Caller
 from zpipe.processes.codec import WireCodec
 from zpipe.processes.events import FILE, Event, EventLog, ended, log_event, started, tell
@@ -26,7 +28,7 @@ from zpipe.processes.prepare import prepare
 from zpipe.processes.report import DONE, FAILED, INTERRUPTED, ProcessReport, Report, read_memory, stage_report
 from zpipe.processes.roles import role_of
 from zpipe.processes.runfolder import RunFolder
-from zpipe.processes.targets import build, call_hook, user_traceback, users_own
+from zpipe.processes.targets import call_hook, user_traceback, users_own
 from zpipe.values import context
 from zpipe.values.errors import StageError
 from zpipe.values.paths import Run
@@ -61,12 +63,19 @@ def run(
 
 
 class Thread:
-    """One run; `run` may be called once."""
+    """One run; `run` may be called once.  `build` brings a stage's code to life."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, log: EventLog) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        log: EventLog | None = None,
+        build: Callable[[StagePlan, Path], Any] = targets.build,
+    ) -> None:
         self.plan = plan
         self.folder = folder
-        self.log = log
+        self.log = log or EventLog()
+        self.build = build
         self.nodes: list[Node] = []
         self._skipped_s = 0.0  # what the machines would have waited for
 
@@ -78,7 +87,7 @@ class Thread:
         try:
             with ExitStack() as stack:
                 for stage in self.plan.stages:
-                    self.nodes.append(Node(self.plan, stage, self.folder.path))
+                    self.nodes.append(Node(self.plan, stage, self.folder.path, self.build))
                     stack.push(self.nodes[-1])
                 self._join()
                 self._work()
@@ -134,7 +143,7 @@ class Thread:
 class Node:
     """One stage: its machine, its code, and the nodes it is joined to; `with` closes the code."""
 
-    def __init__(self, plan: Plan, stage: StagePlan, folder: Path) -> None:
+    def __init__(self, plan: Plan, stage: StagePlan, folder: Path, build: Callable[[StagePlan, Path], Any]) -> None:
         self.stage = stage
         self.others: Mapping[int, Node] = {}
         self.current = context.Current(

@@ -31,6 +31,11 @@ def build(stage: StagePlan, folder: Path) -> Any:
         found = resolve(stage.run, folder)
     except ConfigError as error:
         raise StageError(f"stage {stage.name!r}: {error}", user_traceback(error)) from error
+    return make(stage, found)
+
+
+def make(stage: StagePlan, found: Any) -> Any:
+    """Do what `build` does for a stage whose callable has been found."""
     if not inspect.isclass(found):
         return functools.partial(found, **stage.args) if stage.args else found
     try:
