@@ -14,6 +14,7 @@ from zpipe.values.pipeline import Pipeline
 from zpipe.values.plan import join_name
 from zpipe.values.stage import BUILT_INS, NAME, SPLIT, StageSpec
 from zpipe.values.stagecheck import Found, check_callable, check_options
+from zpipe.values.testtables import check_tests
 
 NAME_RULE = "use a-z, 0-9 and -, a letter first"
 
@@ -31,6 +32,7 @@ def check(pipeline: Pipeline) -> list[Fault]:
         found += check_options(spec, info)
         if info is not None:
             found += check_callable(spec, info, is_read=bool(pipeline.readers(spec.name)))
+    found += check_tests(pipeline.tests, pipeline.stages)
     faults = [*pipeline.faults, *(Fault(pipeline.place(path), text) for path, text in found)]
     return list(dict.fromkeys(faults))
 

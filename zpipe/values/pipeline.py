@@ -16,23 +16,26 @@ from zpipe.values import tomlfile
 from zpipe.values.callables import name_of
 from zpipe.values.errors import ConfigError
 from zpipe.values.faults import Fault, did_you_mean
+from zpipe.values.options import plain
 from zpipe.values.stage import Named, Stage, StageSpec, caller, default_name
 from zpipe.values.tables import Reader, place
 
 SCHEMA = 1
-TOP = ("schema", "name", "defaults", "stage")
+TOP = ("schema", "name", "defaults", "stage", "test")
 
 
 class Pipeline:
     """A DAG of stages under a name.  Pipelines are equal when `to_dict` is.
 
-    `stages` are in topological order, as declared where that leaves a choice.  `folder` is where files and
-    modules are looked for first.  `faults` are those found while reading; `places` map dotted paths to
-    file:line; `unread` are the outputs of a stage whose readers `until` has cut off: what goes there is dropped.
+    `stages` are in topological order, as declared where that leaves a choice.  `tests` are tables as written,
+    with name, stage, input and output.  `folder` is where files and modules are looked for first.  `faults` are
+    those found while reading; `places` map dotted paths to file:line; `unread` are the outputs of a stage whose
+    readers `until` has cut off: what goes there is dropped.
     """
 
     name: str
     stages: tuple[StageSpec, ...]
+    tests: tuple[Any, ...]
     folder: Path
     faults: tuple[Fault, ...]
     places: Mapping[str, str]
@@ -43,6 +46,7 @@ class Pipeline:
         name: str,
         *sinks: Stage | Sequence[Stage],
         defaults: Mapping[str, Any] | None = None,
+        tests: Sequence[Mapping[str, Any]] = (),
         folder: str | os.PathLike[str] | None = None,
     ) -> None:
         """Take the stages that end the pipeline and all above them; a list of stages is a chain."""
@@ -55,7 +59,7 @@ class Pipeline:
         nodes = _walk(x for x in ends if isinstance(x, Stage))
         names = _names(nodes)
         rows = []
-        places = {"name": f"{path.name}:{line}"}
+        places = dict.fromkeys(("name", "test"), f"{path.name}:{line}")
         for node in nodes:
             run = node.run if isinstance(node.run, str) else name_of(node.run, home)
             table = {**node.options, "run": run, "args": dict(node.args)}
@@ -63,13 +67,14 @@ class Pipeline:
                 table["join" if node.joins else "from"] = [_read(x, names) for x in node.inputs]
             rows.append((names[node], table))
             places.setdefault(f"stage.{names[node]}", node.place)
-        self._fill(name, rows, defaults or {}, home, [], places)
+        self._fill(name, rows, defaults or {}, tests, home, [], places)
 
     def _fill(
         self,
         name: Any,
         rows: Sequence[tuple[str, Any]],
         defaults: Any,
+        tests: Any,
         folder: Path,
         faults: Iterable[Fault],
         places: Mapping[str, str],
@@ -79,6 +84,7 @@ class Pipeline:
         specs = [reader.stage(stage, table, usable) for stage, table in rows]
         self.name = name
         self.stages = _topological(specs)
+        self.tests = reader.tests(tests)
         self.folder = Path(os.path.abspath(folder))
         self.faults = tuple(reader.faults)
         self.places = MappingProxyType(dict(places))
@@ -112,7 +118,8 @@ class Pipeline:
             stages = {}
         self = cls.__new__(cls)
         rows = list(stages.items())
-        self._fill(data.get("name"), rows, data.get("defaults", {}), Path(folder), found, places)
+        defaults, tests = data.get("defaults", {}), data.get("test", [])
+        self._fill(data.get("name"), rows, defaults, tests, Path(folder), found, places)
         return self
 
     @classmethod
@@ -148,13 +155,15 @@ class Pipeline:
         cut = type(self).__new__(type(self))
         cut.name, cut.folder, cut.faults, cut.places = self.name, self.folder, self.faults, self.places
         cut.stages = tuple(spec for spec in self.stages if spec.name in kept)
+        cut.tests = tuple(test for test in self.tests if isinstance(test, Mapping) and test.get("stage") in kept)
         cut.unread = MappingProxyType({stage: self.outputs(stage) - cut.outputs(stage) for stage in kept})
         return cut
 
     def to_dict(self) -> dict[str, Any]:
         """Return the pipeline in the shape of its file, defaults left out."""
         stages = {spec.name: spec.to_dict() for spec in self.stages}
-        return {"schema": SCHEMA, "name": self.name, "stage": stages}
+        tests = {"test": plain(self.tests)} if self.tests else {}
+        return {"schema": SCHEMA, "name": self.name, "stage": stages, **tests}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pipeline) and self.to_dict() == other.to_dict()

@@ -74,6 +74,13 @@ class Reader:
         inputs = self._inputs(name, "from", above) if joined is None else self._inputs(name, "join", joined)
         return StageSpec(name, run, inputs, args, options, extra, joins=joined is not None)
 
+    def tests(self, tables: Any) -> tuple[Any, ...]:
+        """Return the [[test]] tables as they are written."""
+        if isinstance(found := plain(tables), list):
+            return tuple(found)
+        self.fault("test", f"test is {tables!r}: write a table per test, [[test]]")
+        return ()
+
     def _inputs(self, name: str, key: str, above: Any) -> tuple[str, ...]:
         at = f"stage.{name}.{key}"
         entries = above if isinstance(above, list) else [] if above is None else [above]

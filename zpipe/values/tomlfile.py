@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from zpipe.values.faults import Fault, did_you_mean
 from zpipe.values.options import FIELDS
 
 VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}|\$\{[^}]*\}?")
-HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(#.*)?")
+HEADER = re.compile(r"\s*\[(\[)?\s*([A-Za-z_][^\[\]]*)\]\]?\s*(#.*)?")
 PART = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
 KEY = re.compile(rf"\s*({PART}(?:\s*\.\s*{PART})*)\s*=")
 KEYS_OF_STAGE = frozenset((*FIELDS, "run", "from", "join", "args"))
@@ -115,7 +116,8 @@ def _substitute(value: Any, path: tuple[str, ...], environ: Mapping[str, str], r
     if isinstance(value, dict):
         return {key: _substitute(x, (*path, key), environ, read) for key, x in value.items()}
     if isinstance(value, list):
-        return [_substitute(x, path, environ, read) for x in value]
+        at = [(*path, str(i)) if isinstance(x, dict) else path for i, x in enumerate(value)]
+        return [_substitute(x, k, environ, read) for x, k in zip(value, at, strict=True)]
     if not isinstance(value, str) or "${" not in value:
         return value
 
@@ -157,10 +159,15 @@ def _lines(text: str, file: str) -> dict[str, str]:
     """Map each dotted key to file:line; a scan of lines, so long texts may add keys that are none."""
     out = {"": file}
     table = ""
+    counts: Counter[str] = Counter()  # of the tables of a list, [[test]]
     for number, line in enumerate(text.splitlines(), 1):
         if header := HEADER.fullmatch(line):
-            table = _dotted(header[1])
+            table = _dotted(header[2])
             out.setdefault(table, f"{file}:{number}")
+            if header[1]:
+                counts[table] += 1
+                table = f"{table}.{counts[table] - 1}"
+                out[table] = f"{file}:{number}"
         elif key := KEY.match(line):
             parts = f"{table}.{_dotted(key[1])}".strip(".").split(".")
             for n in range(table.count(".") + 2 if table else 1, len(parts) + 1):
