@@ -15,7 +15,7 @@ def check(target: str, sets: tuple[str, ...]) -> None:
     """Find every fault of PIPELINE at once, and start nothing.
 
     PIPELINE is a .toml file, or file.py:function with a function that returns a zp.Pipeline; file.py alone
-    means its function `pipeline`.
+    means its function `pipeline`.  Without it, pipeline.toml of this folder is taken.
     """
     _, plan = checked(load(target, sets))
     workers = sum(stage.workers for stage in plan.stages)

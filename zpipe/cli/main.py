@@ -10,9 +10,12 @@ import click
 
 from zpipe.cli.check import check
 from zpipe.cli.logs import logs
+from zpipe.cli.new import new
 from zpipe.cli.ps import ps
 from zpipe.cli.registry import registry
 from zpipe.cli.run import run
+from zpipe.cli.test import test
+from zpipe.cli.try_ import try_
 from zpipe.cli.worker import worker
 from zpipe.processes.runfolder import zpipe_version
 from zpipe.values.errors import ConfigError, RunError, StageError, ZpipeError
@@ -29,7 +32,7 @@ def cli() -> None:
     """Run pipelines of worker processes over ZeroMQ."""
 
 
-for command in (run, check, registry, worker, ps, logs):
+for command in (new, run, check, test, try_, registry, worker, ps, logs):
     cli.add_command(command)
 
 

@@ -9,18 +9,32 @@ from typing import Any, TypeVar
 import click
 
 from zpipe.transport.sockets import TRANSPORTS
+from zpipe.values.errors import ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+HERE = "pipeline.toml"
 
 _FOLDER = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def pipeline(command: Command) -> Command:
-    """Give a command the argument PIPELINE and the option --set."""
+    """Give a command the argument PIPELINE, which is `pipeline.toml` where it is left out, and the option --set."""
+    target = click.argument("target", metavar="[PIPELINE]", required=False, callback=_or_here)
+    return target(sets(command))
+
+
+def sets(command: Command) -> Command:
+    """Give a command the option --set."""
     help_text = "Change a value, e.g. features.workers=8; may be repeated."
-    sets = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help=help_text)
-    return click.argument("target", metavar="PIPELINE")(sets(command))
+    return click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help=help_text)(command)
+
+
+def _or_here(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+    if value is None and not Path(HERE).is_file():
+        raise ConfigError(f"there is no {HERE} here: name a PIPELINE, a .toml file or file.py:function")
+    return HERE if value is None else value
 
 
 def run_folder(command: Command) -> Command:

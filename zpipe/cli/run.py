@@ -47,7 +47,7 @@ def run(
     """Run PIPELINE on this machine until it ends, and print its report.
 
     PIPELINE is a .toml file, or file.py:function with a function that returns a zp.Pipeline; file.py alone
-    means its function `pipeline`.
+    means its function `pipeline`.  Without it, pipeline.toml of this folder is taken.
     Ctrl-C once finishes what is under way, twice stops, three times kills.
     """
     pipeline = load(target, sets)
