@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from zpipe.values import callables, pipeline
+from zpipe.values import callables, graph, pipeline
 from zpipe.values.check import check
 from zpipe.values.errors import ConfigError, ZpipeError
 
@@ -21,6 +21,14 @@ class Pipeline(pipeline.Pipeline):
         """Check the pipeline and start nothing.  Raises ConfigError with every fault, one a line."""
         if faults := check(self):
             raise ConfigError(*map(str, faults))
+
+    def summary(self) -> str:
+        """Return a table of the stages: role, callable, what each reads, workers, and what it remembers.
+
+        Raises ConfigError with every fault.
+        """
+        self.check()
+        return graph.summary(self)
 
     def run(
         self,

@@ -77,7 +77,7 @@ def free_address() -> str:
         return f"tcp://127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("command", ["run", "check", "registry", "worker", "ps", "logs"])
+@pytest.mark.parametrize("command", ["run", "check", "graph", "registry", "worker", "ps", "logs"])
 def test_the_help_of_each_command_ends_with_an_example(command: str) -> None:
     code, out, _ = run(command, "--help")
     assert code == 0
@@ -94,6 +94,47 @@ def test_a_good_pipeline_is_ok_in_every_form(target: str) -> None:
 @pytest.mark.parametrize("target", ["p.toml", "p.py"])
 def test_set_changes_a_value(target: str) -> None:
     assert run("check", target, "--set", "double.workers=8")[1] == "ok: 3 stages, 10 workers\n"
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("target", ["p.toml", "p.py"])
+def test_the_graph_of_a_pipeline_is_drawn(target: str) -> None:
+    code, out, err = run("graph", target, "--set", "double.workers=8")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "demo",
+        "",
+        "● numbers  source     1 worker   stages:numbers",
+        "│",
+        "● double   transform  8 workers  stages:double",
+        "│",
+        "● show     sink       1 worker   stages:show",
+        "",
+        "3 stages, 10 workers",
+    ]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_graph_is_drawn_where_there_are_no_box_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    code, out, err = run("graph", "p.toml")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[2:4] == ["* numbers  source     1 worker   stages:numbers", "|"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_graph_is_printed_for_mermaid() -> None:
+    code, out, _ = run("graph", "p.toml", "--mermaid")
+    assert code == 0
+    assert out.splitlines()[0] == "flowchart LR"
+    assert '    s_double["double<br/>2 workers"]' in out.splitlines()
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_graph_with_faults_is_not_drawn() -> None:
+    code, out, err = run("graph", "p.toml", "--set", "double.workers=0", "--set", "show.from=doubel")
+    assert (code, out, len(err.splitlines())) == (2, "", 2)
+    assert "did you mean 'double'?" in err
 
 
 def test_every_fault_is_listed_at_once(folder: Path) -> None:
@@ -133,6 +174,10 @@ def test_a_run_with_a_fault_starts_nothing(folder: Path) -> None:
         (["logs"], "no run of yours is alive here: name one with --run FOLDER"),
         (["logs", "--run", "no"], "no is no run folder: it has no plan.json that can be read"),
         (["logs", "--registry", "tcp://127.0.0.1:1"], "no run of yours has its registry at tcp://127.0.0.1:1 here"),
+        (["graph"], "there is no pipeline.toml here: name a PIPELINE, a .toml file or file.py:function"),
+        (["graph", "p.toml", "--live"], "leave PIPELINE and --set out"),
+        (["graph", "--live"], "no run of yours is alive here"),
+        (["graph", "--live", "--registry", "tcp://127.0.0.1:1"], "has the registry tcp://127.0.0.1:1"),
         (["ps"], "no run of yours is alive here: name one with --registry ADDR or ZPIPE_REGISTRY"),
     ],
 )
@@ -187,12 +232,14 @@ def test_several_live_runs_are_listed() -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_ps_finds_the_only_live_run() -> None:
+def test_ps_and_graph_find_the_only_live_run() -> None:
     command = [sys.executable, "-m", "zpipe", "registry", "p.toml"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as registry:
         assert registry.stderr
         start = registry.stderr.readline()
         code, out, _ = run("ps", "--json")
+        graph = run("graph", "--live")
+        named = run("graph", "--live", "--mermaid", "--registry", start.split()[2].strip(","))
         registry.terminate()
         registry.stderr.readline()
         registry.terminate()
@@ -201,3 +248,9 @@ def test_ps_finds_the_only_live_run() -> None:
     assert (code, table["name"], table["state"], table["workers"]) == (0, "demo", "running", [])
     assert start.startswith("demo: registry tcp://127.0.0.1:")
     assert registry.returncode == 130
+    assert (graph[0], graph[2]) == (0, "")
+    lines = graph[1].splitlines()
+    assert lines[0] == "demo: running"
+    assert lines[4] == "● double   transform  0 workers  0 in/s  stages:double"
+    assert lines[-1] == "3 stages, 0 workers"
+    assert '    s_double["double<br/>0 workers<br/>0 in/s"]' in named[1].splitlines()

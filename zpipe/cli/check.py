@@ -7,6 +7,7 @@ import click
 from zpipe.cli import options
 from zpipe.cli.load import load
 from zpipe.processes.prepare import checked
+from zpipe.values.graph import amount
 
 
 @click.command(epilog="Example: zpipe check pipeline.toml --set features.workers=8")
@@ -19,8 +20,4 @@ def check(target: str, sets: tuple[str, ...]) -> None:
     """
     _, plan = checked(load(target, sets))
     workers = sum(stage.workers for stage in plan.stages)
-    click.echo(f"ok: {_count(len(plan.stages), 'stage')}, {_count(workers, 'worker')}")
-
-
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+    click.echo(f"ok: {amount(len(plan.stages), 'stage')}, {amount(workers, 'worker')}")

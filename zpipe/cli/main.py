@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from zpipe.cli.check import check
+from zpipe.cli.graph import graph
 from zpipe.cli.logs import logs
 from zpipe.cli.new import new
 from zpipe.cli.ps import ps
@@ -32,7 +33,7 @@ def cli() -> None:
     """Run pipelines of worker processes over ZeroMQ."""
 
 
-for command in (new, run, check, test, try_, registry, worker, ps, logs):
+for command in (new, run, check, graph, test, try_, registry, worker, ps, logs):
     cli.add_command(command)
 
 

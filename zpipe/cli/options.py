@@ -21,7 +21,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 def pipeline(command: Command) -> Command:
     """Give a command the argument PIPELINE, which is `pipeline.toml` where it is left out, and the option --set."""
-    target = click.argument("target", metavar="[PIPELINE]", required=False, callback=_or_here)
+    target = click.argument(
+        "target", metavar="[PIPELINE]", required=False, callback=lambda _context, _parameter, value: or_here(value)
+    )  # fmt: skip
     return target(sets(command))
 
 
@@ -31,7 +33,8 @@ def sets(command: Command) -> Command:
     return click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help=help_text)(command)
 
 
-def _or_here(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+def or_here(value: str | None) -> str:
+    """Return the PIPELINE that was named, else `pipeline.toml`.  Raises ConfigError when there is none here."""
     if value is None and not Path(HERE).is_file():
         raise ConfigError(f"there is no {HERE} here: name a PIPELINE, a .toml file or file.py:function")
     return HERE if value is None else value

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from zpipe.processes.events import Event
 from zpipe.processes.report import Report
+from zpipe.values.graph import ASCII
 
 REPORT_COLUMNS = (
     "stage", "workers", "in", "done", "dropped", "dead", "out", "repeats", "restarts", "in/s", "busy %",
@@ -126,6 +127,15 @@ def workers(table: Mapping[str, Any]) -> None:
             "in_flight")), call.get("path", ""), f"{call['age_s']:.1f} s" if call else "",
         )  # fmt: skip
     console.print(out)
+
+
+def drawing(text: str) -> None:
+    """Print a drawing on stdout, its lines cut where a terminal ends."""
+    console = Console()
+    if console.options.ascii_only:
+        text = text.translate(ASCII)
+    for line in text.splitlines():
+        console.print(Text(line), no_wrap=True, overflow="ellipsis", soft_wrap=not console.is_terminal)
 
 
 def count(row: Mapping[str, Any], key: str) -> int:
