@@ -77,7 +77,7 @@ def free_address() -> str:
         return f"tcp://127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("command", ["run", "check", "graph", "registry", "worker", "ps", "logs"])
+@pytest.mark.parametrize("command", ["run", "check", "graph", "registry", "worker", "ps", "logs", "schema"])
 def test_the_help_of_each_command_ends_with_an_example(command: str) -> None:
     code, out, _ = run(command, "--help")
     assert code == 0
@@ -135,6 +135,13 @@ def test_a_graph_with_faults_is_not_drawn() -> None:
     code, out, err = run("graph", "p.toml", "--set", "double.workers=0", "--set", "show.from=doubel")
     assert (code, out, len(err.splitlines())) == (2, "", 2)
     assert "did you mean 'double'?" in err
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_schema_is_printed_as_json() -> None:
+    code, out, err = run("schema")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["$schema"] == "https://json-schema.org/draft/2020-12/schema"
 
 
 def test_every_fault_is_listed_at_once(folder: Path) -> None:

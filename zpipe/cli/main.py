@@ -15,6 +15,7 @@ from zpipe.cli.new import new
 from zpipe.cli.ps import ps
 from zpipe.cli.registry import registry
 from zpipe.cli.run import run
+from zpipe.cli.schema import schema
 from zpipe.cli.test import test
 from zpipe.cli.try_ import try_
 from zpipe.cli.worker import worker
@@ -33,7 +34,7 @@ def cli() -> None:
     """Run pipelines of worker processes over ZeroMQ."""
 
 
-for command in (new, run, check, graph, test, try_, registry, worker, ps, logs):
+for command in (new, run, check, graph, test, try_, registry, worker, ps, logs, schema):
     cli.add_command(command)
 
 

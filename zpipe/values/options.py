@@ -8,9 +8,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-Rule = Callable[[Any], str | None]  # the rule in words when the value breaks it, None when it holds
-
 VARIANT_TEXT = re.compile(r"[A-Za-z0-9_.+-]+")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be.
+
+    `broken` returns the rule in words when the value breaks it, None when it holds; `shape` is as much of the
+    rule as JSON Schema can say, and refuses nothing that the rule takes.
+    """
+
+    broken: Callable[[Any], str | None]
+    shape: Mapping[str, Any]
+
+    def __call__(self, value: Any) -> str | None:
+        return self.broken(value)
+
+
+def shaped(**shape: Any) -> Callable[[Callable[[Any], str | None]], Rule]:
+    """Make a rule of a function, with its shape in JSON Schema."""
+    return lambda broken: Rule(broken, shape)
 
 
 def whole(least: int) -> Rule:
@@ -20,29 +38,37 @@ def whole(least: int) -> Rule:
         good = isinstance(value, int) and not isinstance(value, bool) and value >= least
         return None if good else f"must be a whole number, at least {least}"
 
-    return rule
+    return Rule(rule, {"type": "integer", "minimum": least})
 
 
 def _word(*words: str) -> Rule:
-    return lambda value: None if value in words else f"must be one of {', '.join(map(repr, words))}"
+    text = f"must be one of {', '.join(map(repr, words))}"
+    return Rule(lambda value: None if value in words else text, {"enum": list(words)})
 
 
+@shaped(type="boolean")
 def switch(value: Any) -> str | None:
     """Return the rule that a value which is neither true nor false breaks."""
     return None if isinstance(value, bool) else "must be true or false"
 
 
+@shaped(type="object", additionalProperties={"type": "string"})
 def _env(value: Any) -> str | None:
     good = isinstance(value, dict) and all(isinstance(x, str) for pair in value.items() for x in pair)
     return None if good else 'must be a table of text, like { OMP_NUM_THREADS = "1" }'
 
 
+@shaped(type="array", items={"type": ["integer", "string"]}, uniqueItems=True)
 def _devices(value: Any) -> str | None:
     if not isinstance(value, list) or not all(type(x) in (int, str) for x in value):
         return "must be a list of device numbers or ids, like [0, 1]"
     return None if len({str(x) for x in value}) == len(value) else "must name each device once"
 
 
+_VARIANT = {"type": ["boolean", "number", "string"], "pattern": f"^{VARIANT_TEXT.pattern}$"}
+
+
+@shaped(type="object", additionalProperties={"type": "array", "minItems": 1, "items": _VARIANT})
 def _grid(value: Any) -> str | None:
     if not isinstance(value, dict) or not all(isinstance(values, list) for values in value.values()):
         return "must be a table of lists, like { lr = [0.1, 0.01] }"
@@ -57,9 +83,13 @@ def _grid(value: Any) -> str | None:
     return None
 
 
-def _option(default: Any, rule: Rule, *, of: str = "") -> Any:
-    """Declare an option; `of` is "source" or "reader" (a stage with inputs) when only those have it."""
-    meta = {"rule": rule, "of": of}
+def _option(default: Any, rule: Rule, says: str, *, of: str = "") -> Any:
+    """Declare an option.
+
+    `says` is what an editor shows, and the table of the pages; `of` is "source" or "reader" (a stage with
+    inputs) when only those have it.
+    """
+    meta = {"rule": rule, "says": says, "of": of}
     if isinstance(default, dict | list):
         return field(default_factory=type(default), hash=False, metadata=meta)
     return field(default=default, metadata=meta)
@@ -72,17 +102,23 @@ class Options:
     Values are kept as given, in plain types; `broken` tells which break their rule.
     """
 
-    workers: int = _option(1, whole(1))
-    epochs: int = _option(1, whole(1), of="source")
-    partitions: int = _option(1, whole(1), of="source")
-    replay: str = _option("skip", _word("seek", "skip", "no"), of="source")
-    ordered: bool = _option(False, switch, of="reader")
-    checkpoint: int | None = _option(None, whole(1), of="reader")
-    unmatched: str = _option("drop", _word("drop", "stop"), of="reader")
-    grid: dict[str, list[Any]] = _option({}, _grid)
-    env: dict[str, str] = _option({}, _env)
-    gpus: int = _option(0, whole(0))
-    devices: list[int | str] = _option([], _devices)
+    workers: int = _option(1, whole(1), "processes; 1 for a stage with memory, at most `partitions` for a source")
+    epochs: int = _option(1, whole(1), "how often it is called", of="source")
+    partitions: int = _option(1, whole(1), "streams of their own", of="source")
+    replay: str = _option("skip", _word("seek", "skip", "no"), '`"skip"`, `"seek"` or `"no"`', of="source")
+    ordered: bool = _option(False, switch, "inputs in source order", of="reader")
+    checkpoint: int | None = _option(
+        None, whole(1), "save every so many items; needs `state` and `restore`", of="reader"
+    )
+    unmatched: str = _option(
+        "drop", _word("drop", "stop"), "of a join: what becomes of an item whose partner was dropped", of="reader"
+    )
+    grid: dict[str, list[Any]] = _option(
+        {}, _grid, "a table of lists: one variant per combination, its values among the args"
+    )
+    env: dict[str, str] = _option({}, _env, "environment of its workers, set before your code is imported")
+    gpus: int = _option(0, whole(0), "checked; without effect so far")
+    devices: list[int | str] = _option([], _devices, "checked; without effect so far")
 
     def broken(self) -> dict[str, str]:
         """Return the rule in words for each option whose value breaks it."""
@@ -109,8 +145,13 @@ LATER = frozenset(
 )  # fmt: skip
 
 
+def default_of(f: Any) -> Any:
+    """Return the default of a field of `Options`."""
+    return f.default_factory() if f.default is MISSING else f.default
+
+
 def _same(value: Any, f: Any) -> bool:
-    default = f.default_factory() if f.default is MISSING else f.default
+    default = default_of(f)
     return type(value) is type(default) and bool(value == default)
 
 

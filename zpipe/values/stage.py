@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from zpipe.values.errors import ConfigError
-from zpipe.values.options import Options, Rule, plain, switch, whole
+from zpipe.values.options import Options, Rule, plain, shaped, switch, whole
 
 NAME = re.compile(r"[a-z][a-z0-9-]*")
 SPLIT = "zpipe.stages:split"
@@ -23,6 +23,7 @@ JOIN = "zpipe.stages:join"  # what the plan puts above a stage that joins
 GROUPING = frozenset(("zpipe.stages:batch", "zpipe.stages:shuffle", "zpipe.stages:rechunk", JOIN))
 
 
+@shaped(type="object", minProperties=1, additionalProperties={"type": "number", "exclusiveMinimum": 0})
 def _weights(value: Any) -> str | None:
     good = isinstance(value, dict) and value and all(NAME.fullmatch(str(name)) for name in value)
     if good and all(isinstance(x, int | float) and not isinstance(x, bool) and x > 0 for x in value.values()):
