@@ -248,3 +248,39 @@ def test_what_is_no_source_has_no_first_items():
 )
 def test_a_test_compares_floats_to_nine_digits_and_all_else_exactly(expected, got, is_same):
     assert same(expected, simple(got)) is is_same
+
+
+# -- shapes ---------------------------------------------------------------------------------------------
+
+
+def route(x):
+    return zp.out("odd", x) if x % 2 else x
+
+
+def route_children(x):
+    for k in range(x):
+        yield zp.out("first" if k == 0 else "later", np.array([x, k]))
+
+
+def add(a, b, scale=1):
+    return scale * (a + b)
+
+
+def test_what_goes_to_a_named_output_says_so():
+    assert feed(route, [1, 2, 3]) == [zp.out("odd", 1), 2, zp.out("odd", 3)]
+    assert simple(feed(route_children, [2])) == [
+        {"output": "first", "value": [2, 0]},
+        {"output": "later", "value": [2, 1]},
+    ]
+
+
+def test_a_split_by_weight_may_be_fed():
+    sent = feed(zp.split({"a": 1, "b": 1}), range(40))
+    assert [each.value for each in sent] == list(range(40))
+    assert {each.name for each in sent} == {"a", "b"}
+
+
+def test_a_stage_that_joins_is_fed_with_lists():
+    x = zp.stage(numbers)
+    both = zp.stage(add, args={"scale": 10})(zp.stage(double, name="a")(x), zp.stage(double, name="b")(x))
+    assert feed(both, [[1, 2], [3, 4]]) == [30, 70]

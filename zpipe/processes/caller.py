@@ -24,6 +24,7 @@ from zpipe.values.errors import EncodeError, StageError, ZpipeError
 from zpipe.values.faults import did_you_mean
 from zpipe.values.paths import Mark, Path, Run
 from zpipe.values.plan import StagePlan
+from zpipe.values.stage import ANY
 
 
 class Codec(Protocol):
@@ -480,6 +481,8 @@ class Caller:
         """Encode what goes to a named output, or to none at a stage that has some."""
         name, value = (value.name, value.value) if type(value) is Output else ("", value)
         outputs = self.worker.outlet.outputs
+        if name and ANY in outputs:
+            name, value = ANY, {ANY: name, "value": value}
         if name not in outputs:
             raise StageError(_unread(self.stage.stage, name, outputs))
         part = encode(value)

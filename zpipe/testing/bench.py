@@ -18,11 +18,12 @@ from zpipe.core.source import Source
 from zpipe.processes import inline, targets
 from zpipe.processes.runfolder import RunFolder
 from zpipe.values.callables import CallableInfo, describe, form_of, name_of, resolve
+from zpipe.values.context import out
 from zpipe.values.errors import ConfigError
 from zpipe.values.options import Options, whole
 from zpipe.values.pipeline import Pipeline
 from zpipe.values.plan import StagePlan, build
-from zpipe.values.stage import Stage, StageSpec, caller, default_name
+from zpipe.values.stage import ANY, BUILT_INS, SPLIT, Stage, StageSpec, caller, default_name
 from zpipe.values.stagecheck import check_callable, check_options
 from zpipe.values.tables import Reader
 
@@ -44,9 +45,12 @@ def feed(
 
     `stage` is a `zp.stage(...)`, a function, a class, or "module:name"; `args` are its own.  None drops an item,
     the hooks of a class are called; what a function returns that would be a sink is an output here, and `commit`
-    has none.  With a grid the outputs of all variants are there.  `folder` is what `zp.run_folder()` returns, made
-    where it is not there; without it one that is removed again.  Raises ConfigError with every fault of the stage,
-    StageError with what its code raised as its cause, EncodeError for what cannot travel.
+    has none.  What goes to a named output is there as `zp.out(name, value)`; a stage that joins is given a list
+    for each call, `[x, y]`.  With a grid the outputs of all variants are there.
+
+    `folder` is what `zp.run_folder()` returns, made where it is not there; without it one that is removed again.
+    Raises ConfigError with every fault of the stage, StageError with what its code raised as its cause, EncodeError
+    for what cannot travel.
     """
     alone = _alone(stage, args or {}, is_source=False)
     got: list[Any] = []
@@ -112,7 +116,8 @@ def _alone(stage: Stage | Callable[..., Any] | str, args: Mapping[str, Any], *, 
     info = describe(run, home) if isinstance(run, str) else form_of(run)
     reader = Reader({f"stage.{name}": at})
     table = {**stage.options, "run": text, "args": {**stage.args, **args}}
-    spec = reader.stage(name, table if is_source else {**table, "from": INPUTS}, {})
+    reads = {"join": [INPUTS] * len(stage.inputs)} if stage.joins else {"from": INPUTS}
+    spec = reader.stage(name, table if is_source else table | reads, {})
     for where, said in (*check_options(spec, info), *check_callable(spec, info, is_read=not _ends(spec, info))):
         reader.fault(where, said)
     if reader.faults:
@@ -123,6 +128,11 @@ def _alone(stage: Stage | Callable[..., Any] | str, args: Mapping[str, Any], *, 
 def _ends(spec: StageSpec, info: CallableInfo) -> bool:
     """Tell whether nobody can read the stage."""
     return bool(spec.inputs) and "commit" in info.hooks
+
+
+def _output(item: Any) -> Any:
+    """Return what the stage has sent: an item, or one to a named output."""
+    return out(item[ANY], item["value"]) if isinstance(item, dict) and item.keys() == {ANY, "value"} else item
 
 
 def _iterable(inputs: Iterable[Any]) -> Iterable[Any]:
@@ -147,14 +157,15 @@ def _play(
         specs = [StageSpec(alone.above, "inputs"), replace(spec, inputs=(alone.above,))]
         infos[alone.above] = CallableInfo("split")
     if not _ends(spec, info):
-        specs.append(StageSpec(OUTPUTS, "outputs", (spec.name,), options=Options(ordered=True)))
+        reads = (spec.name,) if spec.run in BUILT_INS and spec.run != SPLIT else (spec.name, f"{spec.name}.{ANY}")
+        specs.append(StageSpec(OUTPUTS, "outputs", reads, options=Options(ordered=True)))
         infos[OUTPUTS] = CallableInfo("map")
 
     def live(stage: StagePlan, _: Path) -> Any:
         if stage.name == alone.above:
             return lambda: inputs
         if stage.name == OUTPUTS:
-            return give
+            return lambda item: give(_output(item))
         made = targets.make(stage, alone.found)
         return made if spec.inputs else _Limited(made, count, lambda: stop(stage.number))
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from zpipe.values.context import Output
+
 REL_TOL = 1e-9  # of floats
 
 
 def simple(value: Any) -> Any:
-    """Return `value` with its arrays, and tuples, as nested lists."""
+    """Return `value` with its arrays, and tuples, as nested lists; what goes to a named output is a dict."""
+    if isinstance(value, Output):
+        return {"output": value.name, "value": simple(value.value)}
     if isinstance(value, dict):
         return {key: simple(x) for key, x in value.items()}
     if isinstance(value, list | tuple):

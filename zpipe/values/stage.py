@@ -19,6 +19,7 @@ from zpipe.values.options import Options, Rule, plain, shaped, switch, whole
 
 NAME = re.compile(r"[a-z][a-z0-9-]*")
 SPLIT = "zpipe.stages:split"
+ANY = "*"  # read in place of a name: what goes to any named output, with its name
 JOIN = "zpipe.stages:join"  # what the plan puts above a stage that joins
 GROUPING = frozenset(("zpipe.stages:batch", "zpipe.stages:shuffle", "zpipe.stages:rechunk", JOIN))
 
