@@ -77,7 +77,9 @@ def free_address() -> str:
         return f"tcp://127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("command", ["run", "check", "graph", "registry", "worker", "ps", "logs", "schema"])
+@pytest.mark.parametrize(
+    "command", ["run", "check", "graph", "registry", "worker", "drain", "down", "ps", "logs", "schema"]
+)
 def test_the_help_of_each_command_ends_with_an_example(command: str) -> None:
     code, out, _ = run(command, "--help")
     assert code == 0
@@ -185,6 +187,8 @@ def test_a_run_with_a_fault_starts_nothing(folder: Path) -> None:
         (["graph", "p.toml", "--live"], "leave PIPELINE and --set out"),
         (["graph", "--live"], "no run of yours is alive here"),
         (["graph", "--live", "--registry", "tcp://127.0.0.1:1"], "has the registry tcp://127.0.0.1:1"),
+        (["drain", "double-1"], "no run of yours is alive here: name one with --registry ADDR or ZPIPE_REGISTRY"),
+        (["down"], "no run of yours is alive here: name one with --registry ADDR or ZPIPE_REGISTRY"),
         (["ps"], "no run of yours is alive here: name one with --registry ADDR or ZPIPE_REGISTRY"),
     ],
 )

@@ -353,4 +353,5 @@ def faults(r: random.Random) -> Faults:
         stop_s=r.choice((None, None, None, 0.02 + 0.3 * r.random())),
         until_s=r.choice((0.5, 1.0, 3.0)),
         held_up=r.choice((0.0, 0.0, 0.1)),
+        drains=r.choice((0.0, 0.0, 10.0)),
     )

@@ -97,9 +97,11 @@ def test_nothing_is_sent_on_a_link_that_dials_or_drains() -> None:
     bench.ack(8, limit=9, state=1)
     bench.emit(run(0))
     assert bench.sends == []
-    bench.ack(8, limit=9, state=0)  # it never turns back
     bench.outlet.dispatch()
     assert bench.sends == []
+    bench.ack(8, limit=9, state=0)  # it stays after all
+    bench.outlet.dispatch()
+    assert bench.sends == [(8, 1, 0, 1)]
 
 
 def test_a_link_has_no_credit_but_what_acks_have_given() -> None:

@@ -1020,3 +1020,87 @@ def test_the_same_requests_give_the_same_actions() -> None:
         return actions + bench.registry.tick(30.0)
 
     assert play() == play()
+
+
+# -- draining -------------------------------------------------------------------------------------------
+
+
+def drain(bench: Bench, worker: str) -> dict[str, Any]:
+    return bench.say({"t": "DRAIN", "worker": worker}, b"cli")
+
+
+def states(bench: Bench) -> dict[str, str]:
+    return {row["worker"]: row["state"] for row in bench.table()["workers"]}
+
+
+def test_a_worker_is_told_to_leave_while_another_of_its_stage_stays(bench: Bench) -> None:
+    bench.join("clean", 11)
+    bench.join("clean", 12)
+    assert drain(bench, "clean-2")["t"] == "OK"
+    assert {inc: told["desired"] for inc, told in bench.told().items()} == {12: "drain"}
+    assert (bench.beat(11)["desired"], bench.beat(12)["desired"]) == ("run", "drain")
+    assert states(bench) == {"clean-1": "live", "clean-2": "drain"}
+    refused(drain(bench, "clean-1"), 409, "clean-1 is the last worker of stage 'clean' that stays: start another first")
+
+
+def test_a_worker_that_was_to_leave_stays_while_it_is_the_only_one(bench: Bench) -> None:
+    bench.join("clean", 11, slot=0)
+    bench.join("clean", 12, slot=1)
+    drain(bench, "clean-2")
+    bench.say({"t": "DIED", "inc": 11})
+    assert bench.beat(12)["desired"] == "run"
+    bench.join("clean", 13, slot=0)
+    assert bench.beat(12)["desired"] == "drain"
+
+
+def test_the_next_life_of_a_worker_that_was_to_leave_leaves_too(bench: Bench) -> None:
+    bench.join("clean", 11, slot=0)
+    bench.join("clean", 12, slot=1)
+    drain(bench, "clean-2")
+    bench.say({"t": "DIED", "inc": 12})
+    assert bench.join("clean", 13, slot=1)["desired"] == "drain"
+    bench.restart()
+    assert bench.join("clean", 11, slot=0, worker="clean-1")["desired"] == "run"
+    assert bench.join("clean", 13, slot=1, worker="clean-2")["desired"] == "drain"
+
+
+def test_who_comes_after_one_that_has_left_stays(bench: Bench) -> None:
+    bench.join("clean", 11)
+    bench.join("clean", 12)
+    drain(bench, "clean-2")
+    bench.say({"t": "BYE", "inc": 12, "counters": {}})
+    assert states(bench) == {"clean-1": "live"}
+    assert not [key for key in bench.rows if key[0] == "drain"]
+    assert bench.join("clean", 13)["desired"] == "run"
+
+
+def test_a_new_worker_in_the_place_of_one_that_died_before_it_left_stays(bench: Bench) -> None:
+    bench.join("clean", 11)
+    bench.join("clean", 12)
+    drain(bench, "clean-2")
+    bench.say({"t": "DIED", "inc": 12})
+    assert bench.join("clean", 13)["desired"] == "run"
+
+
+def test_whoever_the_run_needs_cannot_leave(bench: Bench) -> None:
+    bench.join("crops", 11)
+    bench.join("batch", 12)
+    refused(drain(bench, "crops-1"), 409, "crops-1 is of a source and owns its partitions")
+    refused(drain(bench, "batch-1"), 409, "stage 'batch' has a memory and one worker")
+    refused(drain(bench, "bach-1"), 404, "worker 'bach-1' is unknown: did you mean 'batch-1'?")
+    refused(bench.say({"t": "DRAIN"}, b"cli"), 400)
+
+
+def test_the_place_of_the_dead_is_kept_for_their_next_life(bench: Bench) -> None:
+    bench.join("clean", 11, slot=0)
+    bench.join("clean", 12, slot=1)
+    bench.say({"t": "DIED", "inc": 12})
+    assert bench.join("clean", 13)["worker"] == "clean-3"
+    assert bench.join("clean", 14, slot=1)["worker"] == "clean-2"
+    assert bench.join("clean", 15)["worker"] == "clean-4"
+
+
+def test_a_stage_that_takes_no_more_workers_gives_the_place_of_the_dead_to_whoever_comes(bench: Bench) -> None:
+    bench.join("batch", 11)
+    bench.say({"t": "DIED", "inc": 11})
+    assert bench.join("batch", 12)["worker"] == "batch-1"

@@ -516,3 +516,33 @@ def test_marks_end_at_a_stage_with_memory_that_has_no_outputs() -> None:
     bench.hear(run(0, 2, marks=bytes([TOMB, TOMB])))
     assert bench.worker.take(64) is None
     assert not bench.worker.outlet.backlog
+
+
+# -- leaving --------------------------------------------------------------------------------------------
+
+
+def test_a_worker_may_leave_when_all_that_came_is_settled_and_acknowledged() -> None:
+    bench = Bench()
+    worker = bench.worker
+    bench.reach()
+    bench.hear(run(0))
+    worker.draining = True
+    assert not worker.is_drained  # it has something to call
+    bench.call()
+    bench.acks()
+    assert not worker.is_drained  # what it made is not settled
+    bench.answer(base=2, got=1, consumed=1)
+    assert not worker.is_drained  # nobody above knows
+    assert [ack.base for ack in bench.acks()] == [2]
+    assert worker.is_drained
+    worker.draining = False
+    assert not worker.is_drained
+
+
+def test_a_worker_that_is_to_leave_says_so_at_once() -> None:
+    bench = Bench()
+    bench.open()
+    assert [ack.state for ack in bench.acks()] == [0]
+    assert bench.acks() == []
+    bench.worker.draining = True
+    assert [ack.state for ack in bench.acks()] == [1]

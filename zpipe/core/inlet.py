@@ -42,7 +42,7 @@ class InLink:
         self.pressed = False
         self.news = 0  # acks since the sender was heard that only said quiet or wants
         self.dirty = True
-        self.reported: tuple[bool, tuple[int, ...], bool] = (False, (), False)
+        self.reported: tuple[bool, tuple[int, ...], bool, bool] = (False, (), False, False)
 
     def settle(self, seq: int, n: int) -> None:
         """Note that the frame of `n` items from `seq` on is settled."""
@@ -244,14 +244,14 @@ class Inlet:
         """Send an ack for every link that has news; `hungry_s` is the time when there is nothing left to call."""
         for link in self.links.values():
             if not link.dirty:
-                if link.reported == (quiet, wants, full) or link.news >= NEWS_MAX:
+                if link.reported == (quiet, wants, full, draining) or link.news >= NEWS_MAX:
                     continue
                 link.news += 1
             if hungry_s is not None and self.hungry_s is None and 0 < link.limit == link.got:
                 self.hungry_s = hungry_s  # its sender had more to send than credit, or had nothing: taken for the first
             self._grant(link)
             link.dirty = False
-            link.reported = (quiet, wants, full)
+            link.reported = (quiet, wants, full, draining)
             self.send_ack(
                 Ack(
                     src=self.inc, dst=link.src, gen=link.gen, edge=link.edge, limit=link.limit,

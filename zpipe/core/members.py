@@ -93,6 +93,8 @@ class Members:
         self.dead_processes: deque[tuple[str, int]] = deque(maxlen=GONE_MAX)  # (host, pid) without a known inc
         self.fences: dict[tuple[int, int], int] = {}  # (stage, slot) -> lives
         self.sums: dict[int, dict[str, int | float]] = {stage.number: {} for stage in plan.stages}
+        self.kept: set[tuple[int, int]] = set()  # (stage, slot) of the dead, for their next lives
+        self.draining: set[tuple[int, int]] = set()  # (stage, slot) whose worker is to finish and leave
 
     def __iter__(self) -> Iterator[Member]:
         return iter(sorted(self.living.values(), key=lambda member: (member.stage.number, member.slot)))
@@ -131,6 +133,36 @@ class Members:
                 return member
         return None
 
+    def named(self, name: str) -> Member:
+        """Return the living worker of that name.  Raises Refused with what may have been meant."""
+        names = [member.name for member in self]
+        if name in names:
+            return next(member for member in self if member.name == name)
+        near = get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}"
+        raise Refused(404, f"worker {name!r:.80} is unknown: {hint}")
+
+    def is_leaving(self, member: Member) -> bool:
+        """Tell whether a worker is to finish and leave: not while no other one of its stage stays."""
+        return (member.stage.number, member.slot) in self.draining and self._stays_without(member)
+
+    def check_may_leave(self, member: Member) -> None:
+        """Raise Refused when the run could not go on without this worker."""
+        stage = member.stage
+        if stage.role == "source":
+            raise Refused(409, f"{member.name} is of a source and owns its partitions: zpipe down ends the run instead")
+        if stage.memory:
+            raise Refused(409, f"stage {stage.name!r} has a memory and one worker: the run cannot go on without it")
+        if not self._stays_without(member):
+            way_out = f"start another first, zpipe worker {stage.name}"
+            raise Refused(409, f"{member.name} is the last worker of stage {stage.name!r} that stays: {way_out}")
+
+    def _stays_without(self, member: Member) -> bool:
+        return any(
+            other is not member and other.in_rosters and (other.stage.number, other.slot) not in self.draining
+            for other in self.of(member.stage)
+        )
+
     def find(self, inc: int | None, pid: int | None, host: str | None, worker: str | None) -> Member | None:
         """Return the member that a supervisor means: by id, else by process, else by name."""
         if inc is not None:
@@ -148,6 +180,7 @@ class Members:
         """Take a new life in.  Raises Refused when its place is taken."""
         stage = self.stage(hello.stage)
         slot = self._place(stage, hello.slot, hello.replaces)
+        self.kept.discard((stage.number, slot))
         fence = self.fences[stage.number, slot] = self.fences.get((stage.number, slot), 0) + 1
         member = Member(hello.inc, stage, slot, fence, hello.pid, hello.host, peer, now_s, supervisor=hello.supervisor)
         self.living[member.inc] = member
@@ -169,9 +202,11 @@ class Members:
             announced=False,
         )
 
-    def remove(self, member: Member, why: str) -> None:
-        """Let a life end; what it had counted is kept."""
+    def remove(self, member: Member, why: str, *, returns: bool) -> None:
+        """Let a life end; what it had counted is kept, and its place when its supervisor will start a next life."""
         del self.living[member.inc]
+        if returns:
+            self.kept.add((member.stage.number, member.slot))
         sums = self.sums[member.stage.number]
         for name in SUMMED:
             if name in member.counters:
@@ -202,7 +237,8 @@ class Members:
     def _place(self, stage: StagePlan, wanted: int | None, replaces: int | None) -> int:
         most = capacity(stage)
         taken = {member.slot: member for member in self.of(stage)}
-        free = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+        slots = [slot for slot in range(most or len(taken) + len(self.kept) + 1) if slot not in taken] or [len(taken)]
+        free = next((slot for slot in slots if (stage.number, slot) not in self.kept), slots[0])
         left = self._places.get(replaces, (-1, -1)) if replaces is not None else (-1, -1)
         if wanted is None and left[0] == stage.number and left[1] not in taken:
             wanted = left[1]

@@ -62,6 +62,7 @@ class Stored:
     reaches: dict[int, int] = field(default_factory=dict)
     workers: dict[int, Map] = field(default_factory=dict)  # by inc
     fences: dict[tuple[int, int], int] = field(default_factory=dict)
+    draining: set[tuple[int, int]] = field(default_factory=set)  # stage, slot
     sums: dict[int, dict[str, int | float]] = field(default_factory=dict)
 
     @classmethod
@@ -82,6 +83,9 @@ class Stored:
             elif kind == "fence":
                 stage, _, slot = key.partition(":")
                 stored.fences[int(stage), int(slot)] = value
+            elif kind == "drain":
+                stage, _, slot = key.partition(":")
+                stored.draining.add((int(stage), int(slot)))
             elif kind == "sums":
                 stored.sums[int(key)] = value
         return stored

@@ -223,7 +223,7 @@ class Outlet:
         link.limit = max(link.limit, ack.limit)
         link.limit_bytes = max(link.limit_bytes, ack.limit_bytes)
         link.consumed = max(link.consumed, ack.consumed)
-        link.draining = link.draining or ack.state == 1
+        link.draining = ack.state == 1
         link.quiet = bool(ack.quiet) and ack.got == link.sent
         link.wants = tuple(ack.wants)
         link.full = ack.full

@@ -60,6 +60,7 @@ class Registry:
         self.members = Members(plan)
         self.members.fences.update(stored.fences)
         self.members.sums.update(stored.sums)
+        self.members.draining.update(stored.draining)
         for life, entry in stored.workers.items():
             self.members.restore(life, entry)
         sources = [lane for stage in plan.stages if stage.role == "source" for lane in stage.lanes]
@@ -80,6 +81,7 @@ class Registry:
             "BYE": self._bye,
             "FAIL": self._fail,
             "STOP": self._stop,
+            "DRAIN": self._drain,
             "PS": self._ps,
             "DOWN": self._down,
         }
@@ -124,6 +126,8 @@ class Registry:
             if old is not None:
                 self._remove(old, "was replaced by its next life")
             member = self.members.admit(hello, peer, now_s)
+            if hello.slot is None and hello.replaces is None:
+                self._mark_draining(member, False)  # a new worker: it was another of its place that was to leave
             self._store_worker(member)
         member.peer, member.seen_s = peer, now_s
         member.announced = True
@@ -187,12 +191,20 @@ class Registry:
         member, counters = self.members.living.get(inc(message)), read_counters(message)
         if member is not None:
             member.counters = counters or member.counters
-            self._remove(member, "has left")
+            self._mark_draining(member, False)
+            self._remove(member, "has left", returns=False)
         return {"t": "OK"}
 
     def _stop(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
         if self.progress.stop():
             self._tell_all()
+        return {"t": "OK"}
+
+    def _drain(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
+        member = self.members.named(text(message, "worker"))
+        self.members.check_may_leave(member)
+        self._mark_draining(member, True)
+        self._stale[member.inc] = None
         return {"t": "OK"}
 
     def _ps(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
@@ -231,13 +243,19 @@ class Registry:
             if number in own:  # another worker's sources are that one's to tell
                 self.progress.advance(number, news)
 
-    def _remove(self, member: Member, why: str) -> None:
+    def _remove(self, member: Member, why: str, *, returns: bool = True) -> None:
         beside = self.members.beside(member) if member.in_rosters else []
-        self.members.remove(member, why)
+        self.members.remove(member, why, returns=returns)
         self._stores["worker", str(member.inc)] = None
         self._stores["sums", str(member.stage.number)] = dict(self.members.sums[member.stage.number])
         self._stale.pop(member.inc, None)
         self._renew(beside)
+
+    def _mark_draining(self, member: Member, leaves: bool) -> None:
+        place = (member.stage.number, member.slot)
+        if leaves != (place in self.members.draining):
+            self.members.draining ^= {place}
+            self._stores["drain", f"{place[0]}:{place[1]}"] = leaves or None
 
     def _store_worker(self, member: Member) -> None:
         self._stores["fence", f"{member.stage.number}:{member.slot}"] = member.fence
@@ -292,7 +310,8 @@ class Registry:
     def _desired(self, member: Member) -> str:
         if self.progress.state != RUNNING:
             return "exit"
-        return "drain" if self.progress.stopping and member.stage.role == "source" else "run"
+        stops = self.progress.stopping and member.stage.role == "source"
+        return "drain" if stops or self.members.is_leaving(member) else "run"
 
     def _state(self, member: Member, ver: int | None) -> Map:
         """Return what a worker should know, with its roster unless it has that version."""

@@ -30,7 +30,7 @@ def stage_lines(plan: Plan, members: Members) -> list[Map]:
 
 def worker_lines(members: Members, now_s: float, suspect_s: float) -> list[Map]:
     """Return the living workers; one that has been silent for `suspect_s` is marked."""
-    return [_worker_line(member, now_s, suspect_s) for member in members]
+    return [_worker_line(member, now_s, suspect_s, leaves=members.is_leaving(member)) for member in members]
 
 
 def source_lines(plan: Plan, progress: Progress) -> list[Map]:
@@ -61,8 +61,9 @@ def _stage_line(stage: StagePlan, members: Members) -> Map:
     }
 
 
-def _worker_line(member: Member, now_s: float, suspect_s: float) -> Map:
+def _worker_line(member: Member, now_s: float, suspect_s: float, *, leaves: bool) -> Map:
     silent_s = max(0.0, now_s - member.seen_s)
+    state = "drain" if leaves else member.state
     return {
         "worker": member.name,
         "inc": member.inc,
@@ -71,7 +72,7 @@ def _worker_line(member: Member, now_s: float, suspect_s: float) -> Map:
         "pid": member.pid,
         "host": member.host,
         "supervisor": member.supervisor,
-        "state": "suspect" if silent_s >= suspect_s else member.state if member.announced else "away",
+        "state": "suspect" if silent_s >= suspect_s else state if member.announced else "away",
         "beat_age_s": silent_s,
         "rate": member.rate,
         "running": member.running,

@@ -209,6 +209,14 @@ class Worker:
             self.outlet.resend(edge, run)
 
     @property
+    def is_drained(self) -> bool:
+        """Tell whether a worker that is to leave may: all that came is settled and acknowledged."""
+        inlet = self.inlet
+        if not self.draining or inlet is None or self.calling or not self.intake.idle or self.outlet.unsettled_items:
+            return False
+        return all(link.base == link.got + 1 and not link.dirty for link in inlet.links.values())
+
+    @property
     def pressed(self) -> bool:
         """Tell whether a source above waits for acks."""
         return self.inlet is not None and self.inlet.pressed

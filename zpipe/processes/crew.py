@@ -12,7 +12,7 @@ from zpipe.processes import deaths
 from zpipe.processes.chaos import REGISTRY
 from zpipe.processes.dialogue import Asked, Dialogue
 from zpipe.processes.events import OnEvent, happened
-from zpipe.processes.supervisor import EXIT_DONE, EXIT_FAILED, Death, Slot, Supervisor
+from zpipe.processes.supervisor import EXIT_DONE, EXIT_DRAINED, EXIT_FAILED, Death, Slot, Supervisor
 from zpipe.processes.tally import Tally
 from zpipe.values.plan import StagePlan
 
@@ -49,7 +49,9 @@ class Crew:
         self._absent.pop(death.pid, None)
         self._registry.ask("DIED", now_s, **deaths.fields(death), **self._tally.inc(death.pid))
         self._tally.forget(death.pid)
-        if death.status in (EXIT_DONE, EXIT_FAILED):
+        if death.status == EXIT_DRAINED:
+            self._left_for_good(death)
+        elif death.status in (EXIT_DONE, EXIT_FAILED):
             self._left[name] = (death, now_s)  # the next table says whether it was right to
             if death.status == EXIT_FAILED:
                 self.failed.append(name)
@@ -134,8 +136,9 @@ class Crew:
 
     def _left_for_good(self, death: Death) -> None:
         name = death.slot.name
-        line = f"{name} left" if death.status == EXIT_DONE else f"{name} left: {death.how}"
-        self._event(happened("left", line, stage=self._stage_name(name), worker=name, status=death.status))
+        status = EXIT_DONE if death.status == EXIT_DRAINED else death.status
+        line = f"{name} left" if status == EXIT_DONE else f"{name} left: {death.how}"
+        self._event(happened("left", line, stage=self._stage_name(name), worker=name, status=status))
 
     def _stage_name(self, worker: str) -> str:
         stage = self._stages.get(worker)

@@ -24,7 +24,7 @@ BACKOFF_MAX_S = 2.0
 TERM_GRACE_S = 2.0
 WITHOUT_PIDFD_S = 0.05  # how often to look where the system has no pidfd
 
-EXIT_DONE, EXIT_FAILED, EXIT_FENCED = 0, 1, 75
+EXIT_DONE, EXIT_FAILED, EXIT_FENCED, EXIT_DRAINED = 0, 1, 75, 76
 
 
 @dataclass(frozen=True)

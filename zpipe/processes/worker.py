@@ -37,9 +37,10 @@ from zpipe.values import context
 from zpipe.values.errors import RegistryError, SaveError, ZpipeError
 from zpipe.values.plan import Plan, StagePlan
 
-EXIT_DONE, EXIT_FAILED, EXIT_FENCED = 0, 1, 75
+EXIT_DONE, EXIT_FAILED, EXIT_FENCED, EXIT_DRAINED = 0, 1, 75, 76
 WELCOME_S = 10.0  # for the registry's first answer
 GOODBYE_S = 2.0  # for its last
+LEAVE_S = 0.2  # from a drained worker's last ack to its end, for the ack to arrive
 IDLE_S = 0.05  # links are probed this often
 IDLE_MS = 50  # longest sleep
 RETRY_MS = 2  # sleep while something could not be sent yet
@@ -67,6 +68,7 @@ class WorkerProcess:
         self.receivers: dict[int, Peer] = {}
         self.senders: set[int] = set()
         self.desired = "run"
+        self.drained_s: float | None = None  # since when nothing is left to do for a worker that is to leave
         self.control = Control(
             options.registry,
             {
@@ -90,7 +92,7 @@ class WorkerProcess:
                 return EXIT_FENCED
             self._close(target)
             self._say_goodbye()
-            return EXIT_DONE
+            return EXIT_DONE if self.desired == "exit" else EXIT_DRAINED
         except SaveError as error:
             if self.control.fenced or "later life" in str(error):
                 return EXIT_FENCED
@@ -195,6 +197,8 @@ class WorkerProcess:
                 self._heed(now_s)
                 if self.desired == "exit" or self.control.fenced:
                     return
+            if self._may_leave(now_s):
+                return
             frames += links.receive(now_s)
             if now_s - ticked_s >= IDLE_S:
                 ticked_s = now_s
@@ -254,8 +258,19 @@ class WorkerProcess:
             self.desired = state["desired"]
             if "roster" in state:
                 self._take_roster(now_s, state["roster"])
-        if self.desired == "drain" and isinstance(self.worker.intake, Source):
+        if not isinstance(self.worker.intake, Source):
+            self.worker.draining = self.desired == "drain"
+        elif self.desired == "drain":
             self.worker.intake.stopping = True
+
+    def _may_leave(self, now_s: float) -> bool:
+        """Tell whether a worker that was told to leave has nothing left to do, and its last ack has had its time."""
+        assert self.worker is not None
+        if not self.worker.is_drained:
+            self.drained_s = None
+        elif self.drained_s is None:
+            self.drained_s = now_s
+        return self.drained_s is not None and now_s - self.drained_s >= LEAVE_S
 
     def _take_roster(self, now_s: float, roster: dict[str, Any]) -> None:
         assert self.plan is not None and self.stage is not None

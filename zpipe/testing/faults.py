@@ -26,6 +26,7 @@ class Faults:
     registry_down_s: float = 0.5
     omissions: float = 0.0  # rosters leave out a worker that lives, and name it again
     zombies: float = 0.0  # a worker is declared dead, replaced, and goes on for a while
+    drains: float = 0.0  # a worker that is not the only one of its stage is told to finish and leave
     held_up: float = 0.0  # chance that a life is held up in the middle of a save until it has been replaced
     late: float = 0.0  # chance that news of a source does not reach the registry
     stop_s: float | None = None  # when all sources are told to stop reading
@@ -63,5 +64,11 @@ def strike(world: World) -> None:
         world.registry_up_s = world.now_s + faults.registry_down_s
     if rnd.random() < faults.omissions * TICK_S:
         world.omit(node, rnd.random() * 0.5)
+    if rnd.random() < faults.drains * TICK_S and node.stage.role != "source" and not node.stage.memory:
+        others = [o for o in nodes if o.stage is node.stage and not (o.worker.draining or o.disowned)]
+        if len(others) > 1 and node in others:
+            node.worker.draining = True
+    if rnd.random() < faults.drains * TICK_S and node.worker.draining:
+        node.worker.draining = False  # it stays after all
     if rnd.random() < faults.zombies * TICK_S:
         world.disown(node, rnd.random())

@@ -144,6 +144,9 @@ class Node:
             worker.flush()
         self.drain()
         self.world.watch(self)
+        if worker.is_drained:
+            self.world.leave(self)
+            return
         if worked and not worker.outlet.backlog:
             self.world.wake(self, now_s + max(cost, 1e-6))
 
@@ -248,6 +251,7 @@ class World:
         self.stopping = False
         self.complete = False
         self.deaths = 0
+        self.leavings = 0
         self.version = 0
         self.peak_unsettled = 0
         self.peak_unconsumed = 0  # items that one link had brought and its receiver not consumed
@@ -351,6 +355,15 @@ class World:
             return
         self.at(self.now_s + self.random.random() * self.faults.restart_s, self.start, node.stage, node.slot)
         self.at(self.now_s + self.random.random() * 0.02, self.push_rosters)
+
+    def leave(self, node: Node) -> None:
+        """Let a drained worker go: what it has sent arrives; another one takes its place some time later."""
+        node.alive = False
+        self.leavings += 1
+        del self.nodes[node.inc]
+        self.at(self.now_s + self.random.random() * 0.02, self.push_rosters)
+        if not node.disowned:
+            self.at(self.now_s + self.random.random(), self.start, node.stage, node.slot)
 
     def disown(self, node: Node, for_s: float) -> None:
         """Declare a living worker dead: its next life begins, and it goes on for a while itself."""

@@ -1,0 +1,36 @@
+"""zpipe drain, zpipe down."""
+
+from __future__ import annotations
+
+import click
+
+from zpipe.cli import options
+from zpipe.cli.ps import TIMEOUT_S, only_run
+from zpipe.processes.client import Client
+
+HELP = "Whom to tell; else ZPIPE_REGISTRY, else your only live run."
+
+
+@click.command(epilog="Example: zpipe drain features-4")
+@click.argument("worker")
+@options.registry(required=False, help_text=HELP)
+def drain(worker: str, address: str | None) -> None:
+    """Let WORKER finish what it has, take nothing new, and leave; the run goes on without it.
+
+    One that is the last of its stage, remembers, or is of a source cannot leave.
+    """
+    _tell({"t": "DRAIN", "worker": worker}, address)
+    click.echo(f"{worker} leaves when it has finished what it has")
+
+
+@click.command(epilog="Example: zpipe down --registry tcp://127.0.0.1:5570")
+@options.registry(required=False, help_text=HELP)
+def down(address: str | None) -> None:
+    """End a run as the first Ctrl-C does: its sources stop, and what is under way is finished."""
+    _tell({"t": "STOP"}, address)
+    click.echo("the run ends when what is under way is finished")
+
+
+def _tell(message: dict[str, str], address: str | None) -> None:
+    with Client(address or only_run("--registry ADDR or ZPIPE_REGISTRY").address) as client:
+        client.request(message, TIMEOUT_S)
