@@ -39,6 +39,30 @@ def test_workers_join_and_leave_and_nothing_is_lost(place: Place, chaos: tuple[s
     assert [event["data"]["status"] for event in left] == [0]
 
 
+@pytest.mark.parametrize("chaos", [(), ("--chaos", "0.5", "--seed", "3")])
+def test_a_stage_is_scaled_up_and_down_and_nothing_is_lost(place: Place, chaos: tuple[str, ...]) -> None:
+    run = flowing(place, *chaos)
+    assert place.run("scale", "double=4").out == "double gets 4 workers\n"
+    wait_until(lambda: list(workers(place, "double")) == [f"double-{n}" for n in (1, 2, 3, 4)])
+    assert place.run("scale", "double=1").out == "double gets 1 worker\n"
+    wait_until(lambda: list(workers(place, "double")) == ["double-1"])
+    assert place.run("scale", "double=2").code == 0
+    wait_until(lambda: len(workers(place, "double")) == 2)
+    run.interrupt()
+    done = run.wait()
+    assert done.code == 130, done.err
+    found = lines(done.folder / "out.jsonl")
+    assert found == [2 * k for k in range(len(found))]
+    joined = {event["worker"] for event in lines(done.folder / "events.jsonl") if event["kind"] == "joined"}
+    assert joined >= {f"double-{n}" for n in (1, 2, 3, 4)}
+
+
+@pytest.mark.parametrize("text", ["double", "=2", "double=two", "double=-1", "double="])
+def test_a_number_that_is_none_is_refused(place: Place, text: str) -> None:
+    done = place.run("scale", text)
+    assert (done.code, done.faults) == (2, [f"{text!r} is not of the form STAGE=N, like features=8"])
+
+
 def test_who_cannot_leave_is_told_why(place: Place) -> None:
     run = flowing(place)
     for worker, said in (

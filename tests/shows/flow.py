@@ -54,7 +54,7 @@ def chain(*stages: str, sink: str = "", **tables: str) -> str:
     return text
 
 
-def _ended(done: Done) -> Done:
+def ended(done: Done) -> Done:
     if done.code != 0:
         raise RuntimeError(f"exit {done.code}: {done.err.strip()}")
     return done
@@ -64,7 +64,7 @@ def skew() -> Iterator[Shown]:
     """Two workers of 1 ms and 50 ms, 200 items: at most 10 to the slow one, under 0.6 s."""
     with stage_place() as place:
         stages = chain("numbers", "uneven", sink="out.jsonl", numbers="args = { count = 200 }", uneven="workers = 2")
-        done = _ended(place.run("run", place.pipeline(stages)))
+        done = ended(place.run("run", place.pipeline(stages)))
         found = lines(done.folder / "out.jsonl")
     slow = Counter(item["worker"] for item in found)["uneven-2"]
     seconds = max(item["ended_s"] for item in found) - min(item["began_s"] for item in found)
@@ -79,7 +79,7 @@ def toy() -> Iterator[Shown]:
     for workers, most_s in ((1, 11.3), (2, 6.9)):
         with stage_place() as place:
             stages = chain("load", "transform", "save", sink="out.jsonl", transform=f"workers = {workers}")
-            done = _ended(place.run("run", place.pipeline(stages)))
+            done = ended(place.run("run", place.pipeline(stages)))
             found = lines(done.folder / "out.jsonl")
         seconds = max(item["ended_s"] for item in found) - min(item["began_s"] for item in found)
         yield Shown(
@@ -98,10 +98,10 @@ def order(count: int = 5000) -> Iterator[Shown]:
     stages += '[stage.lines]\nrun = "zpipe.sinks:jsonl"\nfrom = "digest"\nargs = { path = "o" }\nordered = true\n'
     with stage_place() as place:
         pipeline = place.pipeline(stages)
-        inline = _ended(place.run("run", pipeline, "--inline"))
+        inline = ended(place.run("run", pipeline, "--inline"))
         wanted = (inline.folder / "o").read_bytes()
         for what, more in (("undisturbed", ()), ("killed every 0.4 s", ("--chaos", "0.4", "--seed", "7"))):
-            done = _ended(place.run("run", pipeline, *more))
+            done = ended(place.run("run", pipeline, *more))
             found = (done.folder / "o").read_bytes()
             kills = sum(json.loads((done.folder / "report.json").read_text())["kills"].values())
             batches = found.count(b"\n")
@@ -167,7 +167,7 @@ args = {{ name = "stalled", pace_s = 0.008, stall_after = {count // 2}, stall_s 
             folder = next(runs.iterdir())
             while not run.ends_within(SAMPLE_S) and time.monotonic() - began_s < RUN_S:
                 watch.look(place, folder, ("even", "stalled"))
-            done = _ended(run.wait(1.0))
+            done = ended(run.wait(1.0))
             counts = [_count(done.folder, name) for name in ("made", "even", "stalled")]
             seconds = time.monotonic() - began_s
         name, growth = watch.most

@@ -22,6 +22,11 @@ def uneven(x, slow_s=0.05, fast_s=0.001):
     return {"worker": worker, "began_s": began_s, "ended_s": time.monotonic()}
 
 
+def nap(k, nap_s=0.005):
+    time.sleep(nap_s)
+    return {"k": k, "ended_s": time.monotonic()}
+
+
 def load(count=10, load_s=0.5):
     for k in range(count):
         began_s = time.monotonic()

@@ -61,12 +61,16 @@ class Bench:
         self.pushed: list[Push] = []
         self.ended: list[Ended] = []
         self.epoch = 0
+        self.starts_workers = False
         self.restart()
 
     def restart(self) -> None:
         self.epoch += 1
         stored = Stored.from_rows([(*key, value) for key, value in self.rows.items()])
-        self.registry = Registry(self.plan, run_key=7, epoch=self.epoch, stored=stored, welcome={"run_folder": "/r"})
+        self.registry = Registry(
+            self.plan, run_key=7, epoch=self.epoch, stored=stored, welcome={"run_folder": "/r"},
+            starts_workers=self.starts_workers,
+        )  # fmt: skip
 
     def take(self, actions: list[Action]) -> list[dict[str, Any]]:
         replies = []
@@ -668,8 +672,8 @@ def test_the_table_shows_the_stages(bench: Bench) -> None:
         bench.now_s += 1.0
     rows = [{name: value for name, value in row.items() if name != "counters"} for row in bench.table()["stages"]]
     assert rows[:2] == [
-        {"name": "crops", "number": 0, "role": "source", "workers": 0, "restarts": 0, "rate": 0},
-        {"name": "clean", "number": 1, "role": "transform", "workers": 2, "restarts": 0, "rate": 20.0},
+        {"name": "crops", "number": 0, "role": "source", "workers": 0, "wanted": None, "restarts": 0, "rate": 0},
+        {"name": "clean", "number": 1, "role": "transform", "workers": 2, "wanted": None, "restarts": 0, "rate": 20.0},
     ]
 
 
@@ -1104,3 +1108,48 @@ def test_a_stage_that_takes_no_more_workers_gives_the_place_of_the_dead_to_whoev
     bench.join("batch", 11)
     bench.say({"t": "DIED", "inc": 11})
     assert bench.join("batch", 12)["worker"] == "batch-1"
+
+
+# -- scaling --------------------------------------------------------------------------------------------
+
+
+def scale(bench: Bench, stage: str, workers: Any) -> dict[str, Any]:
+    return bench.say({"t": "SCALE", "stage": stage, "workers": workers}, b"cli")
+
+
+@pytest.fixture
+def scaling(bench: Bench) -> Bench:
+    """A registry whose launcher starts workers."""
+    bench.starts_workers = True
+    bench.restart()
+    return bench
+
+
+def wanted(bench: Bench) -> dict[str, int]:
+    return {row["name"]: row["wanted"] for row in bench.table()["stages"] if row["wanted"] is not None}
+
+
+def test_a_stage_is_scaled_up_by_word_to_its_launcher_and_down_by_word_to_its_workers(scaling: Bench) -> None:
+    for inc in (11, 12, 13):
+        scaling.join("clean", inc)
+    assert wanted(scaling) == {}
+    assert scale(scaling, "clean", 5)["t"] == "OK"
+    assert wanted(scaling) == {"clean": 5}
+    scale(scaling, "clean", 1)
+    assert {inc: told["desired"] for inc, told in scaling.told().items()} == {11: "run", 12: "drain", 13: "drain"}
+    scale(scaling, "clean", 2)
+    assert {inc: told["desired"] for inc, told in scaling.told().items()} == {11: "run", 12: "run", 13: "drain"}
+    scaling.restart()
+    assert wanted(scaling) == {"clean": 2}
+
+
+def test_what_cannot_be_scaled_says_why(scaling: Bench) -> None:
+    refused(scale(scaling, "crops", 3), 409, "'crops' is a source, whose workers own its partitions")
+    refused(scale(scaling, "batch", 2), 409, "stage 'batch' has a memory, and so one worker")
+    refused(scale(scaling, "claen", 2), 404, "did you mean 'clean'?")
+    refused(scale(scaling, "clean", 0), 400, "stage 'clean' needs a worker: 0 would stop the run")
+    refused(scale(scaling, "clean", "2"), 400)
+
+
+def test_nobody_starts_workers_for_a_registry_alone(bench: Bench) -> None:
+    refused(scale(bench, "clean", 2), 409, "nobody starts workers for this run", "zpipe worker clean", "zpipe drain")

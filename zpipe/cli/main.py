@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from zpipe.cli.check import check
-from zpipe.cli.drain import down, drain
+from zpipe.cli.drain import down, drain, scale
 from zpipe.cli.graph import graph
 from zpipe.cli.logs import logs
 from zpipe.cli.new import new
@@ -35,7 +35,7 @@ def cli() -> None:
     """Run pipelines of worker processes over ZeroMQ."""
 
 
-for command in (new, run, check, graph, test, try_, registry, worker, drain, down, ps, logs, schema):
+for command in (new, run, check, graph, test, try_, registry, worker, scale, drain, down, ps, logs, schema):
     cli.add_command(command)
 
 

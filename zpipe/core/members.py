@@ -95,6 +95,7 @@ class Members:
         self.sums: dict[int, dict[str, int | float]] = {stage.number: {} for stage in plan.stages}
         self.kept: set[tuple[int, int]] = set()  # (stage, slot) of the dead, for their next lives
         self.draining: set[tuple[int, int]] = set()  # (stage, slot) whose worker is to finish and leave
+        self.wanted: dict[int, int] = {}  # stage -> how many workers it should have, where that was said
 
     def __iter__(self) -> Iterator[Member]:
         return iter(sorted(self.living.values(), key=lambda member: (member.stage.number, member.slot)))
@@ -145,6 +146,13 @@ class Members:
     def is_leaving(self, member: Member) -> bool:
         """Tell whether a worker is to finish and leave: not while no other one of its stage stays."""
         return (member.stage.number, member.slot) in self.draining and self._stays_without(member)
+
+    def check_may_scale(self, stage: StagePlan) -> None:
+        """Raise Refused for a stage whose number of workers cannot change."""
+        if stage.role == "source":
+            raise Refused(409, f"{stage.name!r} is a source, whose workers own its partitions: set them before the run")
+        if stage.memory:
+            raise Refused(409, f"stage {stage.name!r} has a memory, and so one worker: scale the stages above it")
 
     def check_may_leave(self, member: Member) -> None:
         """Raise Refused when the run could not go on without this worker."""

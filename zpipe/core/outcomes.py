@@ -63,6 +63,7 @@ class Stored:
     workers: dict[int, Map] = field(default_factory=dict)  # by inc
     fences: dict[tuple[int, int], int] = field(default_factory=dict)
     draining: set[tuple[int, int]] = field(default_factory=set)  # stage, slot
+    wanted: dict[int, int] = field(default_factory=dict)  # stage -> workers
     sums: dict[int, dict[str, int | float]] = field(default_factory=dict)
 
     @classmethod
@@ -86,6 +87,8 @@ class Stored:
             elif kind == "drain":
                 stage, _, slot = key.partition(":")
                 stored.draining.add((int(stage), int(slot)))
+            elif kind == "wanted":
+                stored.wanted[int(key)] = value
             elif kind == "sums":
                 stored.sums[int(key)] = value
         return stored

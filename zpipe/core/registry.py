@@ -41,7 +41,10 @@ class RegistryLimits:
 
 
 class Registry:
-    """One run's registry.  `welcome` is what every WELCOME carries besides: folders, transport."""
+    """One run's registry.  `welcome` is what every WELCOME carries besides: folders, transport.
+
+    `starts_workers`: its launcher starts workers that are wanted.
+    """
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class Registry:
         limits: RegistryLimits | None = None,
         stored: Stored | None = None,
         welcome: Mapping[str, Any] | None = None,
+        starts_workers: bool = False,
     ) -> None:
         stored = stored or Stored()
         self.plan = plan
@@ -61,6 +65,8 @@ class Registry:
         self.members.fences.update(stored.fences)
         self.members.sums.update(stored.sums)
         self.members.draining.update(stored.draining)
+        self.members.wanted.update(stored.wanted)
+        self._starts_workers = starts_workers
         for life, entry in stored.workers.items():
             self.members.restore(life, entry)
         sources = [lane for stage in plan.stages if stage.role == "source" for lane in stage.lanes]
@@ -82,6 +88,7 @@ class Registry:
             "FAIL": self._fail,
             "STOP": self._stop,
             "DRAIN": self._drain,
+            "SCALE": self._scale,
             "PS": self._ps,
             "DOWN": self._down,
         }
@@ -205,6 +212,22 @@ class Registry:
         self.members.check_may_leave(member)
         self._mark_draining(member, True)
         self._stale[member.inc] = None
+        return {"t": "OK"}
+
+    def _scale(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
+        stage, wanted = self.members.stage(text(message, "stage")), count(message, "workers")
+        self.members.check_may_scale(stage)
+        if wanted < 1:
+            raise Refused(400, f"stage {stage.name!r} needs a worker: 0 would stop the run, zpipe down ends it")
+        if not self._starts_workers:
+            way_out = f"start them with zpipe worker {stage.name}, let one leave with zpipe drain"
+            raise Refused(409, f"nobody starts workers for this run, which zpipe registry serves: {way_out}")
+        if self.progress.state != RUNNING:
+            raise Refused(409, f"run {self.plan.name!r} is {self.progress.state}: there is nothing to scale")
+        self.members.wanted[stage.number] = self._stores["wanted", str(stage.number)] = wanted
+        for k, member in enumerate(self.members.of(stage)):
+            self._mark_draining(member, k >= wanted)
+            self._stale[member.inc] = None
         return {"t": "OK"}
 
     def _ps(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:

@@ -55,6 +55,7 @@ def _stage_line(stage: StagePlan, members: Members) -> Map:
         "number": stage.number,
         "role": stage.role,
         "workers": len(living),
+        "wanted": members.wanted.get(stage.number),
         "restarts": members.restarts(stage),
         "rate": sum(member.rate for member in living),
         "counters": members.totals(stage),

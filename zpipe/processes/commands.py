@@ -14,14 +14,17 @@ from zpipe.processes.supervisor import Program
 from zpipe.values.plan import StagePlan
 
 
-def registry(folder: RunFolder, address_file: Path, sockets_dir: Path, transport: str) -> Callable[[str], Program]:
+def registry(
+    folder: RunFolder, address_file: Path, sockets_dir: Path, transport: str, *, starts_workers: bool
+) -> Callable[[str], Program]:
     """Return what makes the registry's program for the address it is to bind."""
+    more = ("--starts-workers",) if starts_workers else ()
 
     def program(bind: str) -> Program:
         argv = (
             sys.executable, "-m", "zpipe.processes.registry", "--run-folder", str(folder.path),
             "--bind", bind, "--address-file", str(address_file), "--sockets-dir", str(sockets_dir),
-            "--transport", transport, "--parent", str(os.getpid()),
+            "--transport", transport, "--parent", str(os.getpid()), *more,
         )  # fmt: skip
         return Program(REGISTRY, argv, _environment({}), folder.log(REGISTRY))
 

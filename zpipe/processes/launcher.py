@@ -5,6 +5,7 @@ Starts, watches and reports; what follows from the death of a worker is the crew
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import time
@@ -146,7 +147,9 @@ class Launcher:
 
     def _start_registry(self, sockets_dir: Path) -> None:
         found = self.folder.path / "registry.address"
-        self._registry_command = commands.registry(self.folder, found, sockets_dir, self.transport)
+        self._registry_command = commands.registry(
+            self.folder, found, sockets_dir, self.transport, starts_workers=self._with_workers
+        )  # fmt: skip
         slot = self._supervisor.add(self._registry_command(self.bind))
         deadline_s = time.monotonic() + REGISTRY_START_S
         while not (address := found.read_text().strip() if found.exists() else ""):
@@ -162,6 +165,24 @@ class Launcher:
                 program = self._worker_program(stage, slot, self.address, self.folder)
                 self._stages[program.name] = stage
                 self._supervisor.add(program)
+
+    def _scale(self, table: Message) -> None:
+        """Start the workers that a stage wants and has not: those that are to leave do not count."""
+        wanted = {row["name"]: row["wanted"] for row in table["stages"] if row["wanted"]}
+        for stage in (stage for stage in self.plan.stages if stage.name in wanted):
+            rows = [row for row in table["workers"] if row["stage"] == stage.name]
+            own = {name: slot for name, slot in self._supervisor.slots.items() if self._stages.get(name) is stage}
+            coming = [name for name, slot in own.items() if not slot.ended and slot.pid not in {r["pid"] for r in rows}]
+            staying = {row["worker"] for row in rows if row["state"] != "drain"}.union(coming)
+            taken = {row["slot"] for row in rows}
+            for slot in itertools.count():
+                if len(staying) >= wanted[stage.name]:
+                    break
+                program = self._worker_program(stage, slot, self.address, self.folder)
+                if slot not in taken and (program.name not in own or own[program.name].ended):
+                    self._stages[program.name] = stage
+                    self._supervisor.add(program)
+                    staying.add(program.name)
 
     def _turn(self) -> None:
         now_s = time.monotonic()
@@ -191,6 +212,8 @@ class Launcher:
         self._progress(table)
         for event in self._watch.see(table):
             self._event(event)
+        if not self._state and not self._signals:
+            self._scale(table)
         for death in self._crew.look(table, asked_s, now_s):
             said = last_line(death.slot.program.log).removeprefix("zpipe: ")
             self._crew.fail(f"{death.slot.name} failed: {said}", now_s)

@@ -111,7 +111,9 @@ class Metrics:
             lines.append(f"registry: silent for {self._age_s(seen):.0f} s")
         elif seen.table["recovering"]:
             lines.append("registry: recovering, some workers are not back yet")
+        wanted = {row["name"]: row.get("wanted") for row in seen.table["stages"]} if seen else {}
         for name, number in self._planned.items():
+            number = wanted.get(name) or number
             live = _live(seen.table["workers"], name) if seen else 0
             if live < number:
                 lines.append(f"stage {name}: {live} of {number} workers live")

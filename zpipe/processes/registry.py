@@ -144,11 +144,12 @@ def run_registry(
     sockets_dir: Path | None = None,
     transport: str = "auto",
     parent_pid: int | None = None,
+    starts_workers: bool = False,
 ) -> None:
     """Serve the run of a folder until it is told to leave.  Raises ZpipeError when it cannot start.
 
-    SIGINT is the launcher's business and ignored, SIGTERM ends it.  When the launcher is gone, the directory
-    of sockets is removed.
+    `starts_workers`: its launcher starts those that are wanted.  SIGINT is the launcher's business and ignored,
+    SIGTERM ends it.  When the launcher is gone, the directory of sockets is removed.
     """
     plan = _read_plan(run_folder / "plan.json")
     wake, parent = Wake(), Parent(parent_pid)
@@ -157,7 +158,10 @@ def run_registry(
     ctx = sockets.context()
     try:
         rows = values.rows()
-        machine = _machine(plan, rows, values, run_folder=run_folder, sockets_dir=sockets_dir, transport=transport)
+        machine = _machine(
+            plan, rows, values, run_folder=run_folder, sockets_dir=sockets_dir, transport=transport,
+            starts_workers=starts_workers,
+        )  # fmt: skip
         router, address = _bind(ctx, bind, restarted=bool(rows))
         loop = Loop(machine, values, router, wake)
 
@@ -187,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--address-file", type=Path)
     parser.add_argument("--sockets-dir", type=Path)
     parser.add_argument("--transport", choices=sockets.TRANSPORTS, default="auto")
+    parser.add_argument("--starts-workers", action="store_true")
     parser.add_argument("--parent", type=int)
     args = parser.parse_args(argv)
     try:
@@ -197,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sockets_dir=args.sockets_dir,
             transport=args.transport,
             parent_pid=args.parent,
+            starts_workers=args.starts_workers,
         )
     except ZpipeError as error:
         print(f"zpipe: {error}", file=sys.stderr)
@@ -212,6 +218,7 @@ def _machine(
     run_folder: Path,
     sockets_dir: Path | None,
     transport: str,
+    starts_workers: bool,
 ) -> Registry:
     folders = {
         "run_folder": str(run_folder.absolute()),
@@ -225,6 +232,7 @@ def _machine(
             epoch=secrets.randbits(63) or 1,
             stored=Stored.from_rows(rows),
             welcome=folders,
+            starts_workers=starts_workers,
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise SaveError(f"{values.path} does not belong to {run_folder / 'plan.json'}: start the run anew") from error
