@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 
 from tests.real import lines, wait_until
-from tests.shows.flow import Shown, ended, chain, stage_place
+from tests.shows.flow import Shown, chain, ended, stage_place
 
 COUNT = 10_000
 SPAN_S = 0.5  # over which a rate is taken

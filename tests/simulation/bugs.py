@@ -14,7 +14,7 @@ from zpipe.core.source import Position, Source
 from zpipe.core.work import Job
 from zpipe.core.worker import Worker
 from zpipe.processes.caller import Caller, Joiner
-from zpipe.stages import Made
+from zpipe.stages import Made, join
 from zpipe.testing.simulator import World
 from zpipe.values.paths import Mark, Run
 from zpipe.wire.frames import Ack
@@ -70,6 +70,13 @@ class RedeliversNothing(Outlet):
 class SendsToAll(Outlet):
     def _sent_to(self, outputs: tuple[str, ...], run: Run) -> Run:
         return run
+
+
+class GivesUpEarly(Caller):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if isinstance(self.grouping, join):
+            self.grouping._is_past = lambda key, member, arm: key[1] != member.path[1:]  # type: ignore[method-assign]
 
 
 class DropsTombstones(Outlet):
@@ -310,6 +317,7 @@ BUGS = tuple(
         (SeesNoGap, "an ack whose echo is above its got closes the link"),
         (RedeliversNothing, "what a dead link held is ready again"),
         (SendsToAll, "what goes to a named output is a tombstone for the readers of others"),
+        (GivesUpEarly, "a join gives an item up when source order has passed its partner, not before"),
         (DropsTombstones, "a drop leaves a tombstone on every marked edge"),
         (SettlesBelowTheHighest, "base is the lowest seq not settled"),
         (GrantsByDelta, "limit is consumed + window, never a delta"),

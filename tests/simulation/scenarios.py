@@ -275,7 +275,10 @@ def meet(r: random.Random) -> list[Step]:
         fork = "up"
     steps.append(Step("a", "map", (fork,), r.randint(1, 3), drop=r.choice((0, 2, 4))))
     steps.append(Step("b", "map", (fork,), r.randint(1, 2), drop=r.choice((0, 0, 3, 1))))
-    arms = r.choice((("a", "b"), ("b", "a"), ("a", "b", fork), (fork, "b")))
+    arms = r.choice((("a", "b"), ("b", "a"), ("a", "b", fork), (fork, "b"), ("b", "i"), ("i", "a")))
+    if "i" in arms:  # an arm with a join of its own
+        steps.append(Step("c", "map", ("a" if r.random() < 0.5 else fork,), drop=r.choice((0, 3))))
+        steps.append(Step("i", "join", r.choice((("a", "c"), ("c", "a")))))
     steps.append(Step("j", "join", arms))
     if r.random() < 0.4:
         steps.append(Step("g", "batch", ("j",), size=3))
