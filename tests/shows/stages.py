@@ -22,6 +22,22 @@ def uneven(x, slow_s=0.05, fast_s=0.001):
     return {"worker": worker, "began_s": began_s, "ended_s": time.monotonic()}
 
 
+def double(x):
+    return 2 * x
+
+
+def unless_seventh(x):
+    return -x if x % 7 else None
+
+
+def add(a, b):
+    return [a, b]
+
+
+def route(x):
+    return zp.out("odd", x) if x % 2 else zp.out("six", x) if x % 3 == 0 else x
+
+
 def nap(k, nap_s=0.005):
     time.sleep(nap_s)
     return {"k": k, "ended_s": time.monotonic()}
