@@ -127,3 +127,9 @@ def test_a_line_comes_when_it_is_complete_or_the_run_is_over(log: Path) -> None:
 def test_bytes_that_are_no_text_do_no_harm(log: Path) -> None:
     append(log, "a\xffb\n")()
     assert list(read(log)) == [("a-1", "a\N{REPLACEMENT CHARACTER}b")]
+
+
+def test_workers_that_a_scaled_stage_has_got_have_logs_too(folder: RunFolder) -> None:
+    for worker in ("clean-3", "clean-4"):
+        folder.log(worker).write_text("here\n")
+    assert list(logs_of(folder, "clean")) == ["clean-1", "clean-2", "clean-3", "clean-4"]

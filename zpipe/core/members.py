@@ -272,6 +272,12 @@ def capacity(stage: StagePlan) -> int | None:
     return max(1, min(stage.workers, stage.partitions)) if stage.role == "source" else None
 
 
+def planned(stage: StagePlan) -> int:
+    """Return how many workers a stage begins with."""
+    most = capacity(stage)
+    return stage.workers if most is None else min(stage.workers, most)
+
+
 def sources_of(stage: StagePlan, slot: int) -> list[int]:
     """Return the lanes of the partitions that a slot owns; none unless the stage is a source."""
     if stage.role != "source":

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zpipe.core.members import capacity
+from zpipe.core.members import planned
 from zpipe.core.progress import OVER
 from zpipe.processes import commands, deaths
 from zpipe.processes.chaos import REGISTRY, Chaos
@@ -301,12 +301,6 @@ class Launcher:
             error=self._error, detail=self._detail, seed=self._chaos.seed if self._chaos else None,
             kills=dict(self._chaos.kills) if self._chaos else {},
         )  # fmt: skip
-
-
-def planned(stage: StagePlan) -> int:
-    """Return how many workers a stage should have."""
-    most = capacity(stage)
-    return stage.workers if most is None else min(stage.workers, most)
 
 
 def run(

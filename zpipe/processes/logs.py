@@ -5,12 +5,13 @@ Knows files, and nothing of processes: whether more will come is its caller's to
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from zpipe.core.members import capacity, worker_name
+from zpipe.core.members import planned, worker_name
 from zpipe.processes.chaos import REGISTRY
 from zpipe.processes.runfolder import RunFolder
 from zpipe.values.errors import ConfigError
@@ -31,9 +32,10 @@ def logs_of(folder: RunFolder, name: str | None) -> dict[str, Path]:
         raise ConfigError(f"{folder.path} is no run folder: it has no plan.json that can be read") from error
     names = {REGISTRY: {REGISTRY}}  # of each worker, what it answers to
     for stage in plan.stages:
-        most = capacity(stage)
-        for slot in range(stage.workers if most is None else min(stage.workers, most)):
+        for slot in itertools.count():
             worker = worker_name(stage, slot)
+            if slot >= planned(stage) and not folder.log(worker).exists():
+                break  # beyond those that were planned there may be those of a stage that was scaled
             names[worker] = {worker, stage.name, stage.stage}
     found = {worker: folder.log(worker) for worker, its in names.items() if name is None or name in its}
     if not found:
