@@ -1153,3 +1153,11 @@ def test_what_cannot_be_scaled_says_why(scaling: Bench) -> None:
 
 def test_nobody_starts_workers_for_a_registry_alone(bench: Bench) -> None:
     refused(scale(bench, "clean", 2), 409, "nobody starts workers for this run", "zpipe worker clean", "zpipe drain")
+
+
+def test_a_rate_counts_what_was_dropped_too(bench: Bench) -> None:
+    bench.hello("clean", 1)
+    for n in (0, 10):
+        bench.beat(1, counters={"done": n, "dropped": 3 * n, "dead": n})
+        bench.now_s += 1.0
+    assert [row["rate"] for row in bench.table()["workers"]] == [50.0]

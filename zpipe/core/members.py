@@ -15,6 +15,7 @@ from zpipe.core.requests import STATES, Beat, Hello, Refused
 from zpipe.values.plan import Plan, StagePlan
 
 SUMMED = ("in", "done", "dropped", "dead", "out", "repeats", "busy_s", "starved_s", "blocked_s")
+OUTCOMES = ("done", "dropped", "dead")  # of an input
 GONE_MAX = 4096  # lives that are remembered as dead
 RATE_BEATS = 6
 RATE_GAP_S = 0.4  # beats closer than this are one measurement
@@ -54,7 +55,7 @@ class Member:
 
     @property
     def rate(self) -> float:
-        """Return the items done per second over the last beats."""
+        """Return the inputs finished with per second, whatever became of them, over the last beats."""
         if len(self.done) < 2 or self.done[-1][0] <= self.done[0][0]:
             return 0.0
         return max(0.0, (self.done[-1][1] - self.done[0][1]) / (self.done[-1][0] - self.done[0][0]))
@@ -66,7 +67,7 @@ class Member:
             self.state = beat.state
         self.inbox, self.acks = beat.inbox, beat.acks
         self.counters, self.running = beat.counters, beat.running
-        done = float(beat.counters.get("done", 0))
+        done = float(sum(beat.counters.get(name, 0) for name in OUTCOMES))
         if not self.done or now_s - self.done[-1][0] >= RATE_GAP_S:
             self.done.append((now_s, done))
         return self.in_rosters and before != (self.in_rosters, self.state, self.inbox, self.acks)
