@@ -1161,3 +1161,12 @@ def test_a_rate_counts_what_was_dropped_too(bench: Bench) -> None:
         bench.beat(1, counters={"done": n, "dropped": 3 * n, "dead": n})
         bench.now_s += 1.0
     assert [row["rate"] for row in bench.table()["workers"]] == [50.0]
+
+
+def test_who_is_wanted_anew_stays_though_one_of_its_place_died_before_it_could_leave(scaling: Bench) -> None:
+    scaling.join("clean", 11, slot=0)
+    scaling.join("clean", 12, slot=1)
+    scale(scaling, "clean", 1)
+    scaling.say({"t": "DIED", "inc": 12})
+    scale(scaling, "clean", 2)
+    assert scaling.join("clean", 13, slot=1)["desired"] == "run"

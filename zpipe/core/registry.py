@@ -27,7 +27,7 @@ from zpipe.core.requests import (
     read_reaches,
     text,
 )
-from zpipe.values.plan import Plan
+from zpipe.values.plan import Plan, StagePlan
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,9 @@ class Registry:
                 self._remove(old, "was replaced by its next life")
             member = self.members.admit(hello, peer, now_s)
             if hello.slot is None and hello.replaces is None:
-                self._mark_draining(member, False)  # a new worker: it was another of its place that was to leave
+                self._mark_draining(
+                    member.stage, member.slot, False
+                )  # a new worker: it was another of its place that was to leave
             self._store_worker(member)
         member.peer, member.seen_s = peer, now_s
         member.announced = True
@@ -198,7 +200,7 @@ class Registry:
         member, counters = self.members.living.get(inc(message)), read_counters(message)
         if member is not None:
             member.counters = counters or member.counters
-            self._mark_draining(member, False)
+            self._mark_draining(member.stage, member.slot, False)
             self._remove(member, "has left", returns=False)
         return {"t": "OK"}
 
@@ -210,7 +212,7 @@ class Registry:
     def _drain(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
         member = self.members.named(text(message, "worker"))
         self.members.check_may_leave(member)
-        self._mark_draining(member, True)
+        self._mark_draining(member.stage, member.slot, True)
         self._stale[member.inc] = None
         return {"t": "OK"}
 
@@ -225,8 +227,10 @@ class Registry:
         if self.progress.state != RUNNING:
             raise Refused(409, f"run {self.plan.name!r} is {self.progress.state}: there is nothing to scale")
         self.members.wanted[stage.number] = self._stores["wanted", str(stage.number)] = wanted
+        for slot in range(wanted):
+            self._mark_draining(stage, slot, False)  # one that died before it could leave may have left its mark
         for k, member in enumerate(self.members.of(stage)):
-            self._mark_draining(member, k >= wanted)
+            self._mark_draining(stage, member.slot, k >= wanted)
             self._stale[member.inc] = None
         return {"t": "OK"}
 
@@ -274,8 +278,8 @@ class Registry:
         self._stale.pop(member.inc, None)
         self._renew(beside)
 
-    def _mark_draining(self, member: Member, leaves: bool) -> None:
-        place = (member.stage.number, member.slot)
+    def _mark_draining(self, stage: StagePlan, slot: int, leaves: bool) -> None:
+        place = (stage.number, slot)
         if leaves != (place in self.members.draining):
             self.members.draining ^= {place}
             self._stores["drain", f"{place[0]}:{place[1]}"] = leaves or None
