@@ -100,6 +100,14 @@ def add(a, b, scale=1):
     return [a, b, scale * (a + b)]
 
 
+def stall(x, file, size):
+    """Return when a file of the run folder has so many lines."""
+    path = zp.run_folder() / file
+    while not path.exists() or path.read_bytes().count(b"\n") < size:
+        time.sleep(0.01)
+    return x
+
+
 def thrice(x):
     for k in range(x % 4):
         yield [x, k]

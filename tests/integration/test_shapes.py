@@ -192,3 +192,55 @@ def test_a_pipeline_may_be_cut_below_a_split(place: Place) -> None:
     assert (whole.code, cut.code) == (0, 0), cut.err
     assert lines(cut.folder / "two.jsonl") == lines(whole.folder / "two.jsonl")
     assert not (cut.folder / "one.jsonl").exists()
+
+
+LATEST = """
+[stage.numbers]
+run = "stages:numbers"
+args = { count = 20000 }
+[stage.double]
+run = "stages:double"
+from = "numbers"
+workers = 2
+[stage.all]
+run = "zpipe.sinks:jsonl"
+from = "double"
+args = { path = "all.jsonl" }
+[stage.stall]
+run = "stages:stall"
+from = { stage = "double", keep = "latest" }
+args = { file = "all.jsonl", size = 20000 }
+[stage.last]
+run = "zpipe.sinks:jsonl"
+from = "stall"
+args = { path = "last.jsonl" }
+"""
+
+
+def test_a_stalled_reader_of_the_latest_holds_up_nobody_and_gets_the_last_item(place: Place) -> None:
+    done = place.run("run", place.pipeline(LATEST))
+    assert done.code == 0, done.err
+    assert sorted(lines(done.folder / "all.jsonl")) == [2 * x for x in range(20000)]
+    last = lines(done.folder / "last.jsonl")
+    assert 39998 in last and len(last) < 20
+    assert len(last) == len(set(last)) and set(last) <= set(range(0, 40000, 2))
+    counted = {stage["name"]: stage for stage in _report(done.folder)["stages"]}
+    assert counted["double"]["skipped"] == 20000 - len(last) == 20000 - counted["stall"]["in"]
+    assert f"skipped: {20000 - len(last):,} outputs of double, for readers that keep only the latest" in done.out
+    balanced(done.folder)
+
+
+def test_inline_a_reader_of_the_latest_gets_every_item(place: Place) -> None:
+    done = place.run("run", place.pipeline(LATEST.replace("20000", "300")), "--set", "stall.size=0", "--inline")
+    assert done.code == 0, done.err
+    assert lines(done.folder / "last.jsonl") == [2 * x for x in range(300)]
+
+
+def test_a_stalled_reader_of_the_latest_gets_the_last_item_under_kills(place: Place) -> None:
+    stages = LATEST.replace("stages:numbers", "stages:slowly").replace("20000", "3000")
+    done = place.run("run", place.pipeline(stages), "--chaos", "0.3", "--seed", "7")
+    assert done.code == 0, done.err
+    assert sorted(lines(done.folder / "all.jsonl")) == [2 * x for x in range(3000)]
+    last = lines(done.folder / "last.jsonl")
+    assert 5998 in last and len(last) == len(set(last)) < 1000
+    assert sum(_report(done.folder)["kills"].values()) > 0

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from zpipe.core.inlet import Address, Inlet, InLink
+from zpipe.core.latest import Latest
 from zpipe.core.ledger import Ledger, Record
 from zpipe.core.memory import Memory
-from zpipe.core.outlet import Link, Out, Outlet
+from zpipe.core.outlet import Link, Out, Outlet, Parent
 from zpipe.core.source import Position, Source
 from zpipe.core.work import Job
 from zpipe.core.worker import Worker
@@ -70,6 +71,11 @@ class RedeliversNothing(Outlet):
 class SendsToAll(Outlet):
     def _sent_to(self, outputs: tuple[str, ...], run: Run) -> Run:
         return run
+
+
+class LetsTheNewestGo(Latest):
+    def put(self, out: Out, parents: tuple[Parent, ...]) -> Out | None:
+        return super().put(out, ())
 
 
 class GivesUpEarly(Caller):
@@ -300,7 +306,7 @@ def _bug(broken: type, rule: str) -> Bug:
         world = _worker(inlet_type=type("BuggyInlet", (Inlet,), {"link_type": broken}))
     else:
         seam = {Outlet: "outlet_type", Inlet: "inlet_type", Ledger: "ledger_type", Memory: "memory_type",
-                Source: "source_type"}  # fmt: skip
+                Source: "source_type", Latest: "latest_type"}  # fmt: skip
         world = _worker(**{next(seam[base] for base in broken.__mro__ if base in seam): broken})
     return Bug(name, rule, world)
 
@@ -317,6 +323,7 @@ BUGS = tuple(
         (SeesNoGap, "an ack whose echo is above its got closes the link"),
         (RedeliversNothing, "what a dead link held is ready again"),
         (SendsToAll, "what goes to a named output is a tombstone for the readers of others"),
+        (LetsTheNewestGo, "the newest item of an edge that keeps only the latest holds what it was made from"),
         (GivesUpEarly, "a join gives an item up when source order has passed its partner, not before"),
         (DropsTombstones, "a drop leaves a tombstone on every marked edge"),
         (SettlesBelowTheHighest, "base is the lowest seq not settled"),

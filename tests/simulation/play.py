@@ -74,10 +74,11 @@ def _judge(end: str, wanted: dict[str, list[tuple[str, Any]]], database: Databas
         extra = rows.keys() - {path for path, _ in pairs}
         if extra:
             return "twice", f"{sink}: not expected {sorted(extra)[:3]}"
-        missing = [path for path, _ in pairs if path not in rows]
+        needed = _last(pairs) if _is_below_latest(plan, sink) else [path for path, _ in pairs]
+        missing = [path for path in needed if path not in rows]
         if missing:
             return ("hung" if end == "hung" else "early end"), f"{sink}: missing {len(missing)}, first {missing[0]}"
-        wrong = [path for path, value in pairs if repr(rows[path]) != repr(value)]
+        wrong = [path for path, value in pairs if path in rows and repr(rows[path]) != repr(value)]
         if wrong:
             return "lost", f"{sink}: {wrong[0]} is {rows[wrong[0]]!r}"
         if plan.stage(sink).memory and database.order[sink] != [path for path, _ in pairs]:
@@ -85,3 +86,13 @@ def _judge(end: str, wanted: dict[str, list[tuple[str, Any]]], database: Databas
     if end == "hung":
         return "hung", "all committed, but no end"
     return "ok", ""
+
+
+def _is_below_latest(plan: Plan, name: str) -> bool:
+    above = [plan.edges[number] for number in plan.stage(name).inputs]
+    return any(edge.keep == "latest" or _is_below_latest(plan, plan.stages[edge.from_].name) for edge in above)
+
+
+def _last(pairs: list[tuple[str, Any]]) -> list[str]:
+    """Return the last path on each lane."""
+    return list({path.rpartition(":")[0]: path for path, _ in pairs}.values())

@@ -31,6 +31,7 @@ class Step:
     uneven: bool = False  # a source whose partitions have `size`, no and three times `size` items, in turn
     fan: int = 0  # children of a split, each time; 0: from 0 to 3
     drop_last: bool = False
+    latest: bool = False  # reads no more than the latest of its inputs
 
 
 def linear(r: random.Random) -> list[Step]:
@@ -286,6 +287,20 @@ def meet(r: random.Random) -> list[Step]:
     return [*steps, *[Step("log", "sink", ("a",))][: r.randint(0, 1)]]
 
 
+def newest(r: random.Random) -> list[Step]:
+    """Readers that get no more than the latest items, beside one that gets them all."""
+    kind = r.choice(("map", "map", "split", "train", "teach"))
+    return [
+        source(r, size=r.choice((None, 40))),
+        Step("a", kind, ("src",), r.randint(1, 3) if kind in ("map", "split") else 1, drop=r.choice((0, 3)),
+             checkpoint=r.choice((None, 1, 3)) if kind in ("train", "teach") else None),
+        Step("sink", "sink", ("a",), ordered=r.random() < 0.5),
+        Step("b", "map", ("a",), r.randint(1, 3), latest=True),
+        Step("late", "sink", ("b",), r.randint(1, 2)),
+        Step("last", "sink", ("a",), r.randint(1, 2), latest=True),
+    ]  # fmt: skip
+
+
 SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
     linear,
     ordered,
@@ -309,6 +324,7 @@ SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
     commits,
     switch,
     meet,
+    newest,
 )
 
 

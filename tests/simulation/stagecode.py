@@ -46,7 +46,8 @@ def plan_of(steps: list[Step]) -> Plan:
             options |= {"partitions": step.partitions, "epochs": step.epochs}
         if step.grid:
             options["grid"] = {"v": list(range(step.grid))}
-        specs.append(StageSpec(step.name, run, step.inputs, {}, Options(**options)))
+        specs.append(StageSpec(step.name, run, step.inputs, {}, Options(**options),
+                               latest=step.inputs if step.latest else ()))  # fmt: skip
         infos[step.name] = CallableInfo("split") if step.kind == "route" and step.fan else FORMS[step.kind]
     return build("sim", ".", tuple(specs), infos)
 

@@ -301,6 +301,36 @@ def test_unmatched_is_for_joins():
     assert reader("features", unmatched="stop") == ["unmatched: unmatched is an option of joins: leave it out"]
 
 
+def latest(*reads):
+    return [{"stage": read, "keep": "latest"} for read in reads]
+
+
+def test_a_stage_may_keep_only_the_latest():
+    x, y = reading("features", latest("src")), reading("features", "x")
+    assert faults(src=SOURCE, x=x, y=y, z=reading("features", [*latest("x"), "src"])) == []
+    both = reading("features", latest("route.a", "route.b"))
+    assert faults(src=SOURCE, route=reading("features", "src"), x=both) == []
+
+
+@pytest.mark.parametrize(
+    ("stages", "fault"),
+    [
+        ({"x": {**reading("features", latest("src")), "ordered": True}},
+         "stage.x.from: stage 'x' keeps only the latest of 'src', but it remembers across items and needs every item"),
+        ({"x": reading("features", latest("src")), "y": reading("Accumulate", "x")},
+         "stage.x.from: stage 'x' keeps only the latest of 'src', but 'y' remembers across items and needs every item"),
+        ({"x": reading("features", latest("src")), "y": {"run": f"{M}:pair", "join": ["src", "x"]}},
+         "stage.x.from: stage 'x' keeps only the latest of 'src', but 'y' joins and needs every item"),
+        ({"x": reading("features", [*latest("src.a"), "src.b"])},
+         "stage.x.from: stage 'x' keeps only the latest of one output of 'src': keep that of all, or of none"),
+        ({"x": {"run": f"{M}:pair", "join": [*latest("src"), "y"]}, "y": reading("features", "src")},
+         "stage.x.join: stage 'x': a join needs every item of 'src': leave keep out"),
+    ],
+)  # fmt: skip
+def test_what_needs_every_item_cannot_be_below_the_latest(stages, fault):
+    assert fault in faults(src=SOURCE, **stages)
+
+
 SPLIT = {"run": "zpipe.stages:split", "from": "src", "args": {"weights": {"train": 9, "test": 1}}}
 
 

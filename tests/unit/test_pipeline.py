@@ -126,6 +126,27 @@ def test_a_named_output_is_read_by_its_name():
     assert names(pipeline) == ["numbers", "route", "spam", "rest"]
 
 
+def test_of_a_stage_or_an_output_only_the_latest_may_be_read():
+    route = zp.stage(double, name="route")(zp.stage(numbers))
+    one = zp.stage(double, name="one")(zp.latest(route["spam"]))
+    two = zp.stage(double, name="two")(zp.merge(zp.latest(route), one))
+    pipeline = zp.Pipeline("p", two)
+
+    assert pipeline.to_dict()["stage"]["one"]["from"] == {"stage": "route.spam", "keep": "latest"}
+    assert pipeline.to_dict()["stage"]["two"]["from"] == [{"stage": "route", "keep": "latest"}, "one"]
+    assert (pipeline.stage("one").latest, pipeline.stage("two").latest) == (("route.spam",), ("route",))
+    assert zp.Pipeline.from_dict(pipeline.to_dict(), folder=pipeline.folder) == pipeline
+    assert names(pipeline) == ["numbers", "route", "one", "two"]
+
+
+def test_a_join_and_an_output_that_is_no_stage_have_no_latest():
+    x = zp.stage(numbers)
+    with pytest.raises(zp.ConfigError, match="a join needs every item of its inputs"):
+        zp.stage(double, name="both")(x, zp.latest(zp.stage(double)(x)))
+    with pytest.raises(zp.ConfigError, match=r"'numbers' is not a stage: give zp.latest a stage, or an output of one"):
+        zp.latest("numbers")
+
+
 def test_a_split_is_a_built_in():
     parts = zp.split({"train": 9, "test": 1})(zp.stage(numbers))
     pipeline = zp.Pipeline("p", zp.stage(double)(parts["train"]), zp.stage(double, name="other")(parts["test"]))

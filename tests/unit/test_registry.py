@@ -629,7 +629,7 @@ def test_the_counters_of_all_ended_lives_are_added_up(bench: Bench) -> None:
         bench.say({"t": "BYE", "inc": inc, "counters": {"done": 4, "busy_s": 0.5}})
     (row,) = [row for row in bench.table()["stages"] if row["name"] == "clean"]
     assert row["counters"] == {
-        "in": 0, "done": 8, "dropped": 0, "dead": 0, "out": 0, "repeats": 0,
+        "in": 0, "done": 8, "dropped": 0, "dead": 0, "out": 0, "skipped": 0, "repeats": 0,
         "busy_s": 1.0, "starved_s": 0, "blocked_s": 0,
     }  # fmt: skip
 

@@ -25,14 +25,15 @@ def test_a_stage_is_made_of_its_counters() -> None:
         "dropped": 10,
         "dead": 0,
         "out": 180,
+        "skipped": 5,
         "repeats": 3,
         "busy_s": 3.0,
         "starved_s": 0.5,
         "blocked_s": 0.5,
     }
     assert stage_report("split", 2, 1, counters, 4.0) == StageReport(
-        "split", workers=2, done=90, dropped=10, dead=0, out=180, repeats=3, restarts=1, rate=25.0, busy=0.75,
-        starved=0.125, blocked=0.125,
+        "split", workers=2, done=90, dropped=10, dead=0, out=180, skipped=5, repeats=3, restarts=1, rate=25.0,
+        busy=0.75, starved=0.125, blocked=0.125,
     )  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def test_the_map_of_a_report_is_plain_data() -> None:
         "stages": [
             {
                 "name": "a", "workers": 1, "in": 4, "done": 4, "dropped": 0, "dead": 0, "out": 4,
-                "repeats": 0, "restarts": 0, "rate": 2.0, "busy": 1.0, "starved": 0.0, "blocked": 0.0,
+                "skipped": 0, "repeats": 0, "restarts": 0, "rate": 2.0, "busy": 1.0, "starved": 0.0, "blocked": 0.0,
             }
         ],
         "processes": [{"name": "a-0", "stage": "a", "lives": 2, "rss_bytes": 5, "pss_bytes": 4}],

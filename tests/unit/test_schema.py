@@ -122,7 +122,7 @@ def test_a_good_file_is_taken(text):
         (f'{READER}replay = "seek"', ["stage.b.replay"]),
         (f'{SOURCE}[stage.b]\nrun = "m:f"\nfrom = []', ["stage.b.from"]),
         (f'{SOURCE}[stage.b]\nrun = "m:f"\nfrom = [3]', ["stage.b.from.0"]),
-        (f'{SOURCE}[stage.b]\nrun = "m:f"\nfrom = {{ stage = "a", keep = 1 }}', ["stage.b.from"]),
+        (f'{SOURCE}[stage.b]\nrun = "m:f"\nfrom = {{ stage = "a", keep = 1 }}', ["stage.b.from.keep"]),
         (
             f'{SOURCE}[stage.b]\nrun = "zpipe.stages:batch"\nfrom = "a"\nargs = {{ size = 0, siez = 3 }}',
             ["stage.b.args", "stage.b.args.size"],

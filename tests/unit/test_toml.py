@@ -198,7 +198,7 @@ run = 5
 args = []
 from = []
 [stage.c]
-from = [{ stage = "a", keep = "latest" }, 7]
+from = [{ stage = "a", keep = "last" }, 7, { stage = "a", kep = "all" }]
 """
     )
 
@@ -214,8 +214,9 @@ from = [{ stage = "a", keep = "latest" }, 7]
         f"{path}:12: stage 'a': args is []: write a table, like {{ size = 64 }}",
         f"{path}:13: stage 'a': from is empty: name a stage, or leave it out for a source",
         f"{path}:14: stage 'c' has no run: add run = 'module:name' or 'file.py:name'",
-        f"{path}:15: stage 'c': the edge option 'keep' is not supported by this version: leave it out",
+        f"{path}:15: stage 'c': keep is 'last': write 'all' or 'latest'",
         f"{path}:15: stage 'c': from holds 7: name a stage or a list of stages",
+        f"{path}:15: stage 'c': there is no edge option 'kep': did you mean 'keep'?",
     ]
 
 

@@ -107,6 +107,11 @@ def report(report: Report) -> None:
         f"{report.state} in {report.seconds:.1f} s",
         report.bottleneck_line,
         f"largest process: {report.largest_line}",
+        *(
+            f"skipped: {stage.skipped:,} outputs of {stage.name}, for readers that keep only the latest"
+            for stage in report.stages
+            if stage.skipped
+        ),
         f"chaos: seed {report.seed}, {sum(report.kills.values())} kills ({kills})" if report.kills else "",
         f"run folder: {report.folder}",
     ]

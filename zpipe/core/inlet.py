@@ -108,6 +108,7 @@ class Inlet:
         self.left: dict[int, InLink] = {}  # links that a roster closed
         self.named: set[int] = set()  # the senders of the last roster, and those that went on without being named
         self.senders = 1  # upstream workers in the roster: they share the budget
+        self.latest: frozenset[int] = frozenset()  # edges that keep only the latest: a window of one item
         self.least = 0  # a window to grow to whatever the calls take: one commit serves many items
         self.service_s: float | None = None  # seconds per item, a moving average
         self.flight_s = 0.0  # from granting credit to what it brings, a moving average
@@ -211,7 +212,7 @@ class Inlet:
 
     def _grant(self, link: InLink) -> None:
         limits = self.limits
-        if self.service_s is not None:
+        if self.service_s is not None and link.edge not in self.latest:
             # At least `flight_s`: where cores are shared, a sender that is ready may have to wait for its turn.
             flight_s = max(self.flight_s, limits.flight_s)
             target = min(limits.window_max, 1 + int(flight_s / max(self.service_s, 1e-9)))

@@ -14,7 +14,7 @@ from typing import Any
 from zpipe.core.requests import STATES, Beat, Hello, Refused
 from zpipe.values.plan import Plan, StagePlan
 
-SUMMED = ("in", "done", "dropped", "dead", "out", "repeats", "busy_s", "starved_s", "blocked_s")
+SUMMED = ("in", "done", "dropped", "dead", "out", "skipped", "repeats", "busy_s", "starved_s", "blocked_s")
 OUTCOMES = ("done", "dropped", "dead")  # of an input
 GONE_MAX = 4096  # lives that are remembered as dead
 RATE_BEATS = 6

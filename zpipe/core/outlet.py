@@ -1,7 +1,8 @@
 """The sending side of a worker: links, what is ready, what is on its way, and what of it has been settled.
 
 An output waits in `ready`, goes on one link, and is settled by an ack of exactly its (link, seq).  When a
-link dies, everything unsettled on it is ready again, ahead of what is new.
+link dies, everything unsettled on it is ready again, ahead of what is new.  On an edge that keeps only the latest
+an output waits, in place of `ready`, until a newer one comes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from zpipe.core.latest import Latest, release
 from zpipe.core.limits import Limits
 from zpipe.values.paths import Mark, Run
 from zpipe.wire.frames import Ack
@@ -86,6 +88,7 @@ class Edge:
     marked: bool
     lanes: Mapping[int, int] | None = None  # of the arm of a fan-out: the lane above -> the lane on this edge
     outputs: tuple[str, ...] = ("",)  # of this stage that are read along it
+    latest: Latest | None = None  # of an edge that keeps only the latest
     ready: deque[Out] = field(default_factory=deque)
     links: list[Link] = field(default_factory=list)
 
@@ -140,12 +143,28 @@ class Outlet:
         self._add(self.edges[edge], run, ())
 
     def _add(self, edge: Edge, run: Run, parents: tuple[Parent, ...]) -> None:
+        if edge.latest is not None:
+            self._add_latest(edge.latest, edge.number, run, parents)
+            return
         out = Out(edge.number, run, parents)
         for parent in parents:
             parent.pend += 1
         self.unsettled_items += run.n
         self.unsettled_bytes += out.nbytes
         edge.ready.append(out)
+
+    def _add_latest(self, latest: Latest, edge: int, run: Run, parents: tuple[Parent, ...]) -> None:
+        """Let the last item of a run wait; those before it are skipped at once."""
+        latest.skipped += run.n - 1
+        out = Out(edge, run.slice(run.n - 1, run.n), ())
+        self.unsettled_items += 1
+        self.unsettled_bytes += out.nbytes
+        self._forget(latest.put(out, parents))
+
+    def _forget(self, out: Out | None) -> None:
+        if out is not None:
+            self.unsettled_items -= out.run.n
+            self.unsettled_bytes -= out.nbytes
 
     @property
     def backlog(self) -> bool:
@@ -158,12 +177,14 @@ class Outlet:
         for edge in self.edges.values():
             for link in edge.links:
                 outs.extend(o for o in link.frames.values() if isinstance(o, Out))
-            outs.extend(edge.ready)
+            outs.extend(edge.latest.waiting.values() if edge.latest is not None else edge.ready)
         return outs
 
     def dispatch(self) -> None:
         """Send what is ready to the links with credit, the least loaded first."""
         for edge in self.edges.values():
+            if edge.latest is not None:
+                self._dispatch_latest(edge, edge.latest)
             ready = edge.ready
             while ready:
                 out = ready[0]
@@ -175,6 +196,12 @@ class Outlet:
                 if out.run.n > room:
                     out = self._cut(edge, out, room)
                 self._put(link, out)
+
+    def _dispatch_latest(self, edge: Edge, latest: Latest) -> None:
+        for lane, out in list(latest.waiting.items()):
+            link = self._choose(edge, out)
+            if link is not None:
+                self._put(link, latest.take(lane))
 
     def _choose(self, edge: Edge, out: Out) -> Link | None:
         best: Link | None = None
@@ -224,9 +251,10 @@ class Outlet:
         link.limit_bytes = max(link.limit_bytes, ack.limit_bytes)
         link.consumed = max(link.consumed, ack.consumed)
         link.draining = ack.state == 1
-        link.quiet = bool(ack.quiet) and ack.got == link.sent
-        link.wants = tuple(ack.wants)
-        link.full = ack.full
+        if self.edges[link.peer.edge].latest is None:  # else nobody waits for what is below
+            link.quiet = bool(ack.quiet) and ack.got == link.sent
+            link.wants = tuple(ack.wants)
+            link.full = ack.full
         while link.base < ack.base:
             frame = link.frames[link.base]
             n = frame.run.n if isinstance(frame, Out) else frame
@@ -256,12 +284,12 @@ class Outlet:
     def _settle(self, link: Link, seq: int, out: Out) -> None:
         link.frames[seq] = out.run.n
         link.unsettled -= 1
-        self.unsettled_items -= out.run.n
-        self.unsettled_bytes -= out.nbytes
-        for parent in out.parents:
-            parent.pend -= 1
-            if parent.pend == 0 and parent.closed:
-                parent.settled()
+        self._forget(out)
+        latest = self.edges[out.edge].latest
+        if latest is None:
+            release(out.parents)
+        else:
+            latest.settled(out)
 
     # -- links --------------------------------------------------------------------------------------
 
@@ -294,7 +322,10 @@ class Outlet:
         again = [out for out in link.frames.values() if isinstance(out, Out)]
         for out in reversed(again):
             out.run.attempt = min(out.run.attempt + 1, 255)
-            edge.ready.appendleft(out)
+            if edge.latest is None:
+                edge.ready.appendleft(out)
+            else:
+                self._forget(edge.latest.again(out))
         link.frames = {}
         self.hang_up(link)
         if inc in self.peers:
@@ -332,10 +363,17 @@ class Outlet:
         self.sync(link, link.sent)  # now: what is decided after this goes out after it
 
     def quiet(self) -> bool:
-        """Tell whether nothing below will move before something new is sent."""
+        """Tell whether nothing below will move before something new is sent, but for what keeps only the latest."""
         if self.backlog:
             return False
-        return all(link.consumed == link.sent and (link.quiet or link.sent == 0) for link in self.links.values())
+        edges = [edge for edge in self.edges.values() if edge.latest is None]
+        links = (link for edge in edges for link in edge.links)
+        return all(link.consumed == link.sent and (link.quiet or link.sent == 0) for link in links)
+
+    @property
+    def skipped_items(self) -> int:
+        """Return how many outputs were sent no more because a newer one came."""
+        return sum(edge.latest.skipped for edge in self.edges.values() if edge.latest is not None)
 
     @property
     def holds_much(self) -> bool:

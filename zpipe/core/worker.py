@@ -6,11 +6,12 @@ simulator.  `actions` is emptied by whoever runs it, in order: a save stands bef
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from zpipe.core.inlet import Inlet
+from zpipe.core.latest import Latest
 from zpipe.core.ledger import Ledger
 from zpipe.core.limits import Limits
 from zpipe.core.memory import Memory, Save, Step
@@ -29,6 +30,7 @@ class Role:
     inputs: tuple[int, ...]  # edges
     outputs: Sequence[EdgePlan]
     unread: Sequence[str] = ()  # outputs that nobody reads any more
+    latest: Set[int] = frozenset()  # of the inputs, those that keep only the latest
     memory: bool = False
     commits: bool = False
     depths: Mapping[int, int] = field(default_factory=dict)  # of the paths on each lane, for a stage with memory
@@ -59,6 +61,7 @@ class Worker:
     ledger_type = Ledger
     memory_type = Memory
     source_type = Source
+    latest_type = Latest
 
     def __init__(self, inc: int, role: Role, limits: Limits) -> None:
         self.inc = inc
@@ -70,7 +73,10 @@ class Worker:
         self.refused = 0
         self.now_s = 0.0  # of the last event
         self.calling = False  # whether a job is under way
-        edges = [Edge(e.number, e.marked, e.lane_map(), e.outputs) for e in role.outputs]
+        edges = [
+            Edge(e.number, e.marked, e.lane_map(), e.outputs, self.latest_type() if e.keep == "latest" else None)
+            for e in role.outputs
+        ]
         self.outlet = self.outlet_type(edges, limits, role.unread)
         self.intake: Ledger | Memory | Source
         if role.partitions is not None:
@@ -83,6 +89,7 @@ class Worker:
         self.inlet: Inlet | None = None
         if not isinstance(self.intake, Source):
             self.inlet = self.inlet_type(inc, set(role.inputs), limits, self.intake)
+            self.inlet.latest = frozenset(role.latest)
             self.inlet.least = min(limits.commit_items, limits.window_max) if role.commits else 0
             self.inlet.dial_acks = lambda link: act(("dial_acks", link))
             self.inlet.send_ack = lambda ack: act(("ack", ack))

@@ -72,7 +72,8 @@ class Thread:
         log: EventLog | None = None,
         build: Callable[[StagePlan, Path], Any] = targets.build,
     ) -> None:
-        self.plan = plan
+        every = [replace(edge, keep="all") for edge in plan.edges]  # here a reader is never busy
+        self.plan = replace(plan, edges=tuple(every))
         self.folder = folder
         self.log = log or EventLog()
         self.build = build

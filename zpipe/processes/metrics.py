@@ -45,6 +45,7 @@ METRICS = (
     Metric("zpipe_stage_items_total", ("stage", "outcome"), "Inputs by what became of them: done, dropped, dead."),
     Metric("zpipe_stage_received_items_total", ("stage",), "Inputs finished with, whatever became of them.", "in"),
     Metric("zpipe_stage_out_items_total", ("stage",), "Outputs made.", "out"),
+    Metric("zpipe_stage_skipped_items_total", ("stage",), "Outputs that made way for a newer one.", "skipped"),
     Metric("zpipe_stage_repeats_total", ("stage",), "Inputs that arrived again after a death.", "repeats"),
     Metric("zpipe_stage_busy_seconds_total", ("stage",), "Time of its workers spent in calls.", "busy_s"),
     Metric("zpipe_stage_starved_seconds_total", ("stage",), "Time spent waiting for inputs.", "starved_s"),

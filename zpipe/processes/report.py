@@ -15,7 +15,8 @@ DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
 class StageReport:
     """One stage: `taken` = done + dropped + dead; out and repeats are columns of their own.
 
-    The shares are of its workers' time and add up to 1 once anything was measured; rate is inputs a second.
+    `skipped` are outputs in whose place a reader that keeps only the latest got a newer one.  The shares are of the
+    workers' time and add up to 1 once anything was measured; rate is inputs a second.
     """
 
     name: str
@@ -24,6 +25,7 @@ class StageReport:
     dropped: int = 0
     dead: int = 0
     out: int = 0
+    skipped: int = 0
     repeats: int = 0
     restarts: int = 0
     rate: float = 0.0
@@ -119,7 +121,7 @@ class Report:
 
 def stage_report(name: str, workers: int, restarts: int, counters: Mapping[str, Any], seconds: float) -> StageReport:
     """Make a stage's line from its counters, summed over all lives of all its workers."""
-    counts = {key: int(counters.get(key, 0)) for key in ("done", "dropped", "dead", "out", "repeats")}
+    counts = {key: int(counters.get(key, 0)) for key in ("done", "dropped", "dead", "out", "skipped", "repeats")}
     spent_s = [float(counters.get(f"{key}_s", 0.0)) for key in ("busy", "starved", "blocked")]
     busy, starved, blocked = (x / sum(spent_s) if any(spent_s) else 0.0 for x in spent_s)
     return StageReport(

@@ -25,6 +25,7 @@ def role_of(
         inputs=stage.inputs,
         outputs=[plan.edges[number] for number in stage.outputs],
         unread=stage.unread,
+        latest={number for number in stage.inputs if plan.edges[number].keep == "latest"},
         memory=stage.memory,
         commits="commit" in stage.hooks,
         depths=stage.depth_map(),

@@ -338,7 +338,7 @@ class WorkerProcess:
         inlet = worker.inlet
         return {
             "in": counters.arrived, "done": counters.done, "dropped": counters.dropped, "dead": counters.dead,
-            "out": worker.outlet.out_items,
+            "out": worker.outlet.out_items, "skipped": worker.outlet.skipped_items,
             "repeats": 0 if isinstance(intake, Source) else intake.repeats,
             "queued": 0 if isinstance(intake, Source) else intake.queued_items,
             "in_flight": worker.outlet.unsettled_items,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from zpipe.values.callables import describe
+from zpipe.values.callables import CallableInfo, describe
 from zpipe.values.errors import ConfigError
 from zpipe.values.faults import Fault, did_you_mean
 from zpipe.values.pipeline import Pipeline
 from zpipe.values.plan import join_name
 from zpipe.values.stage import BUILT_INS, NAME, SPLIT, StageSpec
-from zpipe.values.stagecheck import Found, check_callable, check_options
+from zpipe.values.stagecheck import Found, check_callable, check_options, is_memory
 from zpipe.values.testtables import check_tests
 
 NAME_RULE = "use a-z, 0-9 and -, a letter first"
@@ -22,6 +22,7 @@ NAME_RULE = "use a-z, 0-9 and -, a letter first"
 def check(pipeline: Pipeline) -> list[Fault]:
     """Return every fault of the pipeline, those found while reading it first; none when it can run."""
     found = [*_pipeline(pipeline), *_edges(pipeline)]
+    infos: dict[str, CallableInfo] = {}
     for spec in pipeline.stages:
         info = None
         if spec.run:  # its absence was noted while reading
@@ -31,7 +32,9 @@ def check(pipeline: Pipeline) -> list[Fault]:
                 found.append((f"stage.{spec.name}.run", f"stage {spec.name!r}: {e}"))
         found += check_options(spec, info)
         if info is not None:
+            infos[spec.name] = info
             found += check_callable(spec, info, is_read=bool(pipeline.readers(spec.name)))
+    found += _below_latest(pipeline, infos)
     found += check_tests(pipeline.tests, pipeline.stages)
     faults = [*pipeline.faults, *(Fault(pipeline.place(path), text) for path, text in found)]
     return list(dict.fromkeys(faults))
@@ -41,6 +44,28 @@ def outputs_of_split(spec: StageSpec) -> tuple[str, ...]:
     """Return the outputs that the built-in split sends to; none for other stages, whose code decides."""
     weights = spec.args.get("weights") if spec.run == SPLIT else None
     return tuple(weights) if isinstance(weights, dict) else ()
+
+
+def _below_latest(pipeline: Pipeline, infos: Mapping[str, CallableInfo]) -> Found:
+    """Find stages that need every item, where an edge above keeps only the latest."""
+    for spec in pipeline.stages:
+        at, stage = f"stage.{spec.name}.from", f"stage {spec.name!r}"
+        for above in dict.fromkeys(read.partition(".")[0] for read in spec.latest):
+            if any(read.partition(".")[0] == above and read not in spec.latest for read in spec.inputs):
+                yield at, f"{stage} keeps only the latest of one output of {above!r}: keep that of all, or of none"
+        for below in _below(pipeline, spec) if spec.latest else ():
+            if below.joins or (below.name in infos and is_memory(below, infos[below.name])):
+                why = "joins" if below.joins else "remembers across items"
+                what = "it" if below is spec else repr(below.name)
+                yield at, f"{stage} keeps only the latest of {spec.latest[0]!r}, but {what} {why} and needs every item"
+
+
+def _below(pipeline: Pipeline, spec: StageSpec) -> list[StageSpec]:
+    """Return a stage and all that is below it."""
+    below = [spec]
+    for other in below:
+        below += [reader for reader in pipeline.readers(other.name) if reader not in below]
+    return below
 
 
 def _joins(pipeline: Pipeline, spec: StageSpec) -> Found:

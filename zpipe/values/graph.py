@@ -39,10 +39,10 @@ def draw(pipeline: Pipeline, live: Mapping[str, Live] | None = None) -> str:
     for spec in pipeline.stages:
         arriving = [i for i, to in enumerate(columns) if to == spec.name]
         if len(arriving) > 1:
-            note = f"{'joins' if spec.joins else 'merges'} {_and(spec.inputs)}"
+            note = f"{'joins' if spec.joins else 'merges'} {_and(_reads(spec))}"
             rows.append((_bridge(columns, arriving, "┴╯"), (note,)))
         elif rows and len(rows[-1][1]) != 1:
-            rows.append((_bridge(columns), ()))
+            rows.append((_bridge(columns), (_reads(spec)[0],) if spec.latest else ()))
         for i in arriving[1:]:
             columns[i] = None
         at = arriving[0] if arriving else _free(columns, 0)
@@ -76,8 +76,9 @@ def mermaid(pipeline: Pipeline, live: Mapping[str, Live] | None = None) -> str:
         lines.append(f"    {_node(spec.name)}{SHAPES[pipeline.role(spec)].format(label)}")
     for spec in pipeline.stages:
         for above in spec.above:
-            outputs = [output for output in spec.outputs_of(above) if output]
-            label = f"|{', '.join(outputs)}|" if outputs else ""
+            says = [output for output in spec.outputs_of(above) if output]
+            says += ["the latest"] if spec.keeps(above) == "latest" else []
+            label = f"|{', '.join(says)}|" if says else ""
             lines.append(f"    {_node(above)} -->{label} {_node(spec.name)}")
     return "\n".join(lines)
 
@@ -92,7 +93,7 @@ def summary(pipeline: Pipeline) -> str:
                 f"{spec.name} ({n} variants)" if n > 1 else spec.name,
                 pipeline.role(spec),
                 spec.run,
-                ", ".join(spec.inputs),
+                ", ".join(_reads(spec)),
                 str(spec.options.workers * n),
                 remembers(spec, describe(spec.run, pipeline.folder)),
             )
@@ -100,6 +101,10 @@ def summary(pipeline: Pipeline) -> str:
     head, *body = _aligned(rows, right=(4,))
     rule = "-" * max(map(len, (head, *body)))
     return "\n".join([f"pipeline {pipeline.name}", "", head, rule, *body, rule, totals(pipeline)])
+
+
+def _reads(spec: StageSpec) -> list[str]:
+    return [f"the latest of {read}" if read in spec.latest else read for read in spec.inputs]
 
 
 def _sends(pipeline: Pipeline, spec: StageSpec) -> str:

@@ -140,7 +140,7 @@ READER_ONLY = frozenset(name for name, f in FIELDS.items() if f.metadata["of"] =
 
 # Words of pipelines that this version refuses with a line of their own instead of a "did you mean".
 LATER = frozenset(
-    ("listen", "cmd", "keep", "python", "image", "batch_size", "max_wait_s", "retries", "on_error",
+    ("listen", "cmd", "python", "image", "batch_size", "max_wait_s", "retries", "on_error",
      "timeout", "restart", "outputs")
 )  # fmt: skip
 

@@ -17,7 +17,7 @@ from zpipe.values.callables import name_of
 from zpipe.values.errors import ConfigError
 from zpipe.values.faults import Fault, did_you_mean
 from zpipe.values.options import plain
-from zpipe.values.stage import Named, Stage, StageSpec, caller, default_name
+from zpipe.values.stage import Latest, Named, Read, Stage, StageSpec, caller, default_name
 from zpipe.values.tables import Reader, place
 
 SCHEMA = 1
@@ -242,11 +242,23 @@ def _walk(ends: Iterable[Stage]) -> list[Stage]:
         node = todo.pop()
         if node not in seen:
             seen.add(node)
-            todo.extend(x.stage if isinstance(x, Named) else x for x in node.inputs)
+            todo.extend(_stage_of(x) for x in node.inputs)
     return sorted(seen, key=lambda node: node.declared)
 
 
-def _read(read: Stage | Named, names: Mapping[Stage, str]) -> str:
+def _stage_of(read: Read) -> Stage:
+    if isinstance(read, Latest):
+        return _stage_of(read.read)
+    return read.stage if isinstance(read, Named) else read
+
+
+def _read(read: Read, names: Mapping[Stage, str]) -> str | dict[str, str]:
+    if isinstance(read, Latest):
+        return {"stage": _name(read.read, names), "keep": "latest"}
+    return _name(read, names)
+
+
+def _name(read: Stage | Named, names: Mapping[Stage, str]) -> str:
     return f"{names[read.stage]}.{read.output}" if isinstance(read, Named) else names[read]
 
 

@@ -25,7 +25,8 @@ SPLITTING = frozenset(("zpipe.stages:shuffle", "zpipe.stages:rechunk"))
 class EdgePlan:
     """An edge: `to` reads what `from_` writes; marks travel on it when a stage with memory is below.
 
-    `outputs` are those of `from_` that `to` reads; "" stands for what goes to no named one.
+    `outputs` are those of `from_` that `to` reads; "" stands for what goes to no named one.  `keep` is "all", or
+    "latest": what comes while the readers are busy takes the place of what waits.
     """
 
     number: int
@@ -34,6 +35,7 @@ class EdgePlan:
     marked: bool
     lanes: tuple[tuple[int, int], ...] = ()  # on the arm of a fan-out: (lane above, lane on this edge)
     outputs: tuple[str, ...] = ("",)
+    keep: str = "all"
 
     def lane_map(self) -> dict[int, int] | None:
         """Return lane above -> lane on this edge, None when the edge changes none."""
@@ -224,8 +226,9 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
             reader = variant_name(nodes[below][0].name, nodes[below][1])
             changed = lanes.arm(reader, depths) if len(outputs) > 1 else {}
             lanes.on_edge[k] = {changed.get(lane, lane): depth for lane, depth in depths.items()}
-            read = nodes[below][0].outputs_of(spec.name)
-            edges.append(EdgePlan(k, number, below, leads_to_memory[below], tuple(changed.items()), read))
+            reading = nodes[below][0]
+            read, keep = reading.outputs_of(spec.name), reading.keeps(spec.name)
+            edges.append(EdgePlan(k, number, below, leads_to_memory[below], tuple(changed.items()), read, keep))
     edges.sort(key=lambda edge: edge.number)
     return Plan(name, folder, tuple(stages), tuple(edges), lanes.names, lanes.origins)
 

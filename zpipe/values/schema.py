@@ -13,6 +13,7 @@ from typing import Any
 from zpipe.values.options import FIELDS, READER_ONLY, SOURCE_ONLY, default_of
 from zpipe.values.pipeline import SCHEMA
 from zpipe.values.stage import BUILT_INS, NAME
+from zpipe.values.tables import KEEPS
 
 Shape = dict[str, Any]
 
@@ -54,7 +55,8 @@ def schema() -> Shape:
 
 def _stage() -> Shape:
     run = _or_variable({**TEXT, "pattern": "^.+:.+$"})
-    table = {"properties": {"stage": TEXT}, "required": ["stage"], "additionalProperties": False}
+    keep = {"enum": list(KEEPS), "description": "latest: the newest item takes the place of what waits"}
+    table = {"properties": {"stage": TEXT, "keep": keep}, "required": ["stage"], "additionalProperties": False}
     entry = {"type": ["string", "object"], **table}
     above = {"type": ["string", "array", "object"], "minItems": 1, "items": entry, **table}
     return {

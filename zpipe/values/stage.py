@@ -49,7 +49,8 @@ class StageSpec:
     """One stage of a pipeline, checked or not.
 
     `run` is "module:name" or "file.py:name"; `inputs` are names of stages, or of their outputs like "route.spam",
-    several are merged, or joined when it `joins`; `extra` are options that do not exist, kept for the check.
+    several are merged, or joined when it `joins`; `latest` are those of which only the latest item is kept while the
+    stage is busy; `extra` are options that do not exist, kept for the check.
     """
 
     name: str
@@ -59,6 +60,7 @@ class StageSpec:
     options: Options = field(default_factory=Options)
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
     joins: bool = False
+    latest: tuple[str, ...] = ()
 
     @property
     def above(self) -> tuple[str, ...]:
@@ -69,6 +71,10 @@ class StageSpec:
         """Return which outputs of the stage `above` it reads; "" is what goes to no named one."""
         reads = (read.partition(".") for read in self.inputs)
         return tuple(name for stage, _, name in reads if stage == above)
+
+    def keeps(self, above: str) -> str:
+        """Return what it keeps of the stage `above`, "all" or "latest"."""
+        return "latest" if any(read.partition(".")[0] == above for read in self.latest) else "all"
 
     @property
     def is_source(self) -> bool:
@@ -86,7 +92,8 @@ class StageSpec:
         if self.joins:
             out["join"] = list(self.inputs)
         elif self.inputs:
-            out["from"] = self.inputs[0] if len(self.inputs) == 1 else list(self.inputs)
+            reads = [{"stage": read, "keep": "latest"} if read in self.latest else read for read in self.inputs]
+            out["from"] = reads[0] if len(reads) == 1 else reads
         if self.args:
             out["args"] = plain(self.args)
         return {**out, **plain(self.options.given()), **plain(self.extra)}
@@ -103,7 +110,7 @@ class Stage:
         name: str | None,
         args: Mapping[str, Any],
         options: Mapping[str, Any],
-        inputs: tuple[Stage | Named, ...] = (),
+        inputs: tuple[Read, ...] = (),
         *,
         joins: bool = False,
     ) -> None:
@@ -121,7 +128,7 @@ class Stage:
         """Return the named output of this stage, for a stage that reads it: `zp.stage(f)(route["spam"])`."""
         return Named(self, output)
 
-    def __call__(self, *upstream: Stage | Named | Merge) -> Stage:
+    def __call__(self, *upstream: Read | Merge) -> Stage:
         """Return this stage reading `upstream`: several are joined, the callable gets an item of each.
 
         Without any it is a source.
@@ -133,6 +140,8 @@ class Stage:
         joins = len(upstream) > 1
         if joins and any(isinstance(x, Merge) for x in upstream):
             raise ConfigError(f"{_here()}: {self!r} joins a merge: join single stages, and merge above or below them")
+        if joins and any(isinstance(x, Latest) for x in upstream):
+            raise ConfigError(f"{_here()}: {self!r} joins what zp.latest gives: a join needs every item of its inputs")
         return Stage(self.run, self.name, self.args, self.options, _flat(upstream), joins=joins)
 
     def __repr__(self) -> str:
@@ -152,12 +161,27 @@ class Named:
         return f"output {self.output!r} of {self.stage!r}"
 
 
+class Latest:
+    """A stage, or an output of one, of which only the latest item is kept while its reader is busy."""
+
+    __slots__ = ("read",)
+
+    def __init__(self, read: Stage | Named) -> None:
+        self.read = read
+
+    def __repr__(self) -> str:
+        return f"the latest of {self.read!r}"
+
+
+Read = Stage | Named | Latest
+
+
 class Merge:
     """Several stages, or outputs of stages, read as one, their items interleaved."""
 
     __slots__ = ("inputs",)
 
-    def __init__(self, inputs: tuple[Stage | Named, ...]) -> None:
+    def __init__(self, inputs: tuple[Read, ...]) -> None:
         self.inputs = inputs
 
 
@@ -204,7 +228,17 @@ def split(weights: Mapping[str, float], **options: Any) -> Stage:
     return _built_in("split", options, weights=weights)
 
 
-def merge(*inputs: Stage | Named | Merge) -> Merge:
+def latest(read: Stage | Named) -> Latest:
+    """Read a stage without ever holding it up: of the items that come while the reader is busy only the latest is kept.
+
+    The others are skipped, and counted; the last item of a run always arrives.
+    """
+    if not isinstance(read, Stage | Named):
+        raise ConfigError(f"{_here()}: {read!r} is not a stage: give zp.latest a stage, or an output of one")
+    return Latest(read)
+
+
+def merge(*inputs: Read | Merge) -> Merge:
     """Read several stages as one; their items interleave."""
     if not inputs:
         raise ConfigError(f"{_here()}: zp.merge() needs at least one stage")
@@ -233,10 +267,10 @@ def _built_in(name: str, options: dict[str, Any], **args: Any) -> Stage:
     return Stage(f"zpipe.stages:{name}", options.pop("name", None), args, options)
 
 
-def _flat(upstream: tuple[Stage | Named | Merge, ...]) -> tuple[Stage | Named, ...]:
-    out: list[Stage | Named] = []
+def _flat(upstream: tuple[Read | Merge, ...]) -> tuple[Read, ...]:
+    out: list[Read] = []
     for x in upstream:
-        if not isinstance(x, Stage | Named | Merge):
+        if not isinstance(x, Stage | Named | Latest | Merge):
             raise ConfigError(f"{_here()}: {x!r} is not a stage: wire zp.stage(...) to the result of another")
         out.extend(x.inputs if isinstance(x, Merge) else (x,))
     return tuple(out)

@@ -9,6 +9,8 @@ from zpipe.values.faults import Fault, did_you_mean
 from zpipe.values.options import FIELDS, LATER, READER_ONLY, SOURCE_ONLY, Options, plain, sort_options
 from zpipe.values.stage import BUILT_INS, StageSpec
 
+KEEPS = ("all", "latest")
+
 
 class Reader:
     """Read tables into specifications; `faults` grows."""
@@ -71,8 +73,8 @@ class Reader:
             elif key not in unfit:
                 raw.setdefault(key, value)
         options, extra = sort_options(raw)
-        inputs = self._inputs(name, "from", above) if joined is None else self._inputs(name, "join", joined)
-        return StageSpec(name, run, inputs, args, options, extra, joins=joined is not None)
+        inputs, latest = self._inputs(name, "from", above) if joined is None else self._inputs(name, "join", joined)
+        return StageSpec(name, run, inputs, args, options, extra, joins=joined is not None, latest=latest)
 
     def tests(self, tables: Any) -> tuple[Any, ...]:
         """Return the [[test]] tables as they are written."""
@@ -81,23 +83,29 @@ class Reader:
         self.fault("test", f"test is {tables!r}: write a table per test, [[test]]")
         return ()
 
-    def _inputs(self, name: str, key: str, above: Any) -> tuple[str, ...]:
+    def _inputs(self, name: str, key: str, above: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return what a stage reads, and of which it keeps only the latest."""
         at = f"stage.{name}.{key}"
         entries = above if isinstance(above, list) else [] if above is None else [above]
-        inputs = []
+        inputs, latest = [], []
         if above == []:
             self.fault(at, f"stage {name!r}: from is empty: name a stage, or leave it out for a source")
         for entry in entries:
-            if isinstance(entry, dict):
-                for option in sorted(entry.keys() - {"stage"}):
-                    why = "is not supported by this version" if option in LATER else "does not exist"
-                    self.fault(at, f"stage {name!r}: the edge option {option!r} {why}: leave it out")
-                entry = entry.get("stage")
-            if isinstance(entry, str):
-                inputs.append(entry)
+            edge = entry if isinstance(entry, dict) else {"stage": entry}
+            for option in sorted(edge.keys() - {"stage", "keep"}):
+                hint = did_you_mean(option, ("keep",)) or ": leave it out"
+                self.fault(at, f"stage {name!r}: there is no edge option {option!r}{hint}")
+            read, keep = edge.get("stage"), edge.get("keep", "all")
+            if keep not in KEEPS:
+                self.fault(at, f"stage {name!r}: keep is {keep!r}: write 'all' or 'latest'")
+            elif keep == "latest" and key == "join":
+                self.fault(at, f"stage {name!r}: a join needs every item of {read!r}: leave keep out")
+            if isinstance(read, str):
+                inputs.append(read)
+                latest += [read] if keep == "latest" else []
             else:
                 self.fault(at, f"stage {name!r}: {key} holds {entry!r}: name a stage or a list of stages")
-        return tuple(inputs)
+        return tuple(inputs), tuple(latest)
 
 
 def place(path: str, places: Mapping[str, str]) -> str:
