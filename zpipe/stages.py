@@ -1,4 +1,4 @@
-"""Ready-made stages: batch, unbatch, shuffle, rechunk, split, and what joins arms.
+"""Ready-made stages: batch, unbatch, shuffle, rechunk and split.
 
 A grouping stage reads in source order, and the k-th group has the same members, bytes and path in every run.
 It is handed members and says what it makes of them, as `Made` entries with their paths; it never sees sockets.
@@ -71,6 +71,10 @@ class Grouping:
         if len(self.open) >= self.size:
             yield from self.flush()
 
+    def epoch_end(self, starts: Mapping[int, int]) -> Iterator[Made]:
+        """An epoch is over, and the next begins at these positions, by lane: groups go on."""
+        return iter(())
+
     def flush(self) -> Iterator[Made]:
         members, self.open = self.open, []
         if members:
@@ -84,88 +88,6 @@ class Grouping:
 
     def restore(self, state: Any) -> None:
         pass
-
-
-class join(Grouping):
-    """Put items of several arms together that were one item where the arms parted.
-
-    In: anything, on the lanes of `arms`, which correspond by their order; `hooks` are those of hooks
-    Out: [item of the first arm, of the second, ...], at the path on the arm with the lowest lanes.  An item whose
-    partner an arm dropped is dropped too, or with `unmatched` "stop" a StageError.
-    Holds: what one position of each lane makes; of hooks all that they make.
-    """
-
-    PATIENCE = 16  # items after which the stage is saved with what is open
-
-    def __init__(self, arms: Sequence[Sequence[int]], hooks: Sequence[int], unmatched: str = "drop") -> None:
-        super().__init__(1)
-        order = sorted(range(len(arms)), key=lambda arm: min(arms[arm]))  # in which they arrive
-        self.ranks = [order.index(arm) for arm in range(len(arms))]
-        self.places = {lane: (rank, k) for rank, arm in enumerate(order) for k, lane in enumerate(arms[arm])}
-        self.hooks = {self.places[lane][1] for lane in hooks}
-        self.unmatched = unmatched
-        self.waiting: dict[tuple[int, Path, int], list[Member]] = {}
-        self.since = 0
-        self.restored: set[tuple[int, Path, int]] = set()  # counted as done by an earlier life
-
-    @property
-    def room(self) -> int:
-        return self.PATIENCE
-
-    @property
-    def can_save(self) -> bool:
-        return not self.waiting or self.since >= self.PATIENCE
-
-    def add(self, member: Member) -> Iterator[Made]:
-        self.since += 1
-        arm, k = self.places[member.path[0]]
-        yield from self._give_up([key for key in self.waiting if key[0] == k and self._is_past(key, member, arm)])
-        key = (k, member.path[1:], member.digest)
-        if arm == 0:
-            self.waiting[key] = [member]
-            return
-        group = self.waiting.get(key, [])
-        if len(group) != arm:
-            self._drop(member, 1)
-            return
-        group.append(member)
-        if len(group) == len(self.ranks):
-            del self.waiting[key]
-            first = group[0]
-            yield Made(first.path, first.digest, first.epoch, Mark.ITEM, [group[rank].value for rank in self.ranks])
-
-    def flush(self) -> Iterator[Made]:
-        yield from self._give_up(list(self.waiting))
-
-    def _is_past(self, key: tuple[int, Path, int], member: Member, arm: int) -> bool:
-        """Tell whether source order has passed what `key` waits for: its arm, or all arms as they take turns."""
-        k, path, _ = key
-        if arm == 0:
-            return k not in self.hooks and path[0] < member.path[1]
-        return len(self.waiting[key]) == arm and path < member.path[1:]
-
-    def _give_up(self, keys: Sequence[tuple[int, Path, int]]) -> Iterator[Made]:
-        for key in keys:
-            group = self.waiting.pop(key)
-            self._drop(group[0], 0 if key in self.restored else len(group))
-            yield Made(group[0].path, group[0].digest, group[0].epoch, Mark.TOMB)
-
-    def _drop(self, member: Member, n: int) -> None:
-        if self.unmatched == "stop":
-            at = ".".join(map(str, member.path[1:]))
-            raise StageError(f"the item at {at} of one arm found no partner: another arm dropped it")
-        self.dropped += n
-
-    def state(self) -> Any:
-        self.since = 0
-        return [[[list(m.path), m.digest, m.epoch, m.value] for m in group] for group in self.waiting.values()] or None
-
-    def restore(self, state: Any) -> None:
-        for rows in state or []:
-            group = [Member(tuple(path), digest, epoch, value) for path, digest, epoch, value in rows]
-            key = (self.places[group[0].path[0]][1], group[0].path[1:], group[0].digest)
-            self.waiting[key] = group
-            self.restored.add(key)
 
 
 class batch(Grouping):

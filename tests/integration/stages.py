@@ -96,6 +96,16 @@ def unless_seventh(x):
     return -x if x % 7 else None
 
 
+def tagged(x, count, skip=0, slow_s=0.0):
+    """A number with an id: all below `count` once, in another order; but for every `skip`-th."""
+    time.sleep(slow_s)
+    return {"id": x * 7 % count, "x": x} if not skip or x % skip else None
+
+
+def values(a, b):
+    return [a["id"], a["x"], b["x"]]
+
+
 def add(a, b, scale=1):
     return [a, b, scale * (a + b)]
 

@@ -194,6 +194,91 @@ def test_a_pipeline_may_be_cut_below_a_split(place: Place) -> None:
     assert not (cut.folder / "one.jsonl").exists()
 
 
+POSITIONS = """
+[stage.numbers]
+run = "stages:numbers"
+args = { count = 30 }
+epochs = 2
+[stage.others]
+run = "stages:numbers"
+args = { count = 33 }
+epochs = 2
+[stage.left]
+run = "stages:double"
+from = "numbers"
+workers = 2
+[stage.right]
+run = "stages:unless_seventh"
+from = "others"
+[stage.both]
+run = "stages:add"
+join = ["right", "left"]
+on = "position"
+workers = 2
+[stage.out]
+run = "zpipe.sinks:jsonl"
+from = "both"
+args = { path = "out.jsonl" }
+ordered = true
+"""
+
+
+def test_independent_sources_are_joined_on_the_position_in_each_epoch(place: Place) -> None:
+    folder = both(place, POSITIONS)
+    assert lines(folder / "out.jsonl") == 2 * [[-x, 2 * x, x] for x in range(30) if x % 7]
+    counted = {s["name"]: (s["in"], s["done"], s["dropped"], s["out"]) for s in _report(folder)["stages"]}
+    assert counted["both-join"] == (60 + 56, 2 * 50, 16, 50)
+
+
+FIELDS = """
+[stage.numbers]
+run = "stages:numbers"
+args = { count = 1000 }
+[stage.others]
+run = "stages:numbers"
+args = { count = 1000 }
+[stage.left]
+run = "stages:tagged"
+from = "numbers"
+args = { count = 1000, skip = 3 }
+workers = 2
+[stage.right]
+run = "stages:tagged"
+from = "others"
+args = { count = 1009 }
+[stage.both]
+run = "stages:values"
+join = ["left", "right"]
+on = "field:id"
+within = 2000
+workers = 2
+[stage.out]
+run = "zpipe.sinks:sqlite"
+from = "both"
+args = { path = "out.db" }
+"""
+
+
+def pairs(count: int) -> list[list[int]]:
+    left = {x * 7 % count: x for x in range(count) if x % 3}
+    right = {x * 7 % (count + 9): x for x in range(count)}
+    return sorted([name, left[name], right[name]] for name in left.keys() & right.keys())
+
+
+def test_independent_sources_are_joined_on_a_field(place: Place) -> None:
+    folder = both(place, FIELDS)
+    assert sorted(x for _, x in rows(folder / "out.db")) == pairs(1000)
+
+
+def test_a_join_of_sources_is_exact_under_kills(place: Place) -> None:
+    stages = FIELDS.replace("skip = 3", "skip = 3, slow_s = 0.002").replace("1000", "3000").replace("1009", "3009")
+    done = place.run("run", place.pipeline(stages), "--set", "both.within=3000", "--chaos", "0.3", "--seed", "5")
+    assert done.code == 0, done.err
+    assert sorted(x for _, x in rows(done.folder / "out.db")) == pairs(3000)
+    assert sum(_report(done.folder)["kills"].values()) > 0
+    balanced(done.folder)
+
+
 LATEST = """
 [stage.numbers]
 run = "stages:numbers"

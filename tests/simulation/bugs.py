@@ -14,8 +14,9 @@ from zpipe.core.outlet import Link, Out, Outlet, Parent
 from zpipe.core.source import Position, Source
 from zpipe.core.work import Job
 from zpipe.core.worker import Worker
+from zpipe.joins import join, join_on
 from zpipe.processes.caller import Caller, Joiner
-from zpipe.stages import Made, join
+from zpipe.stages import Made
 from zpipe.testing.simulator import World
 from zpipe.values.paths import Mark, Run
 from zpipe.wire.frames import Ack
@@ -83,6 +84,18 @@ class GivesUpEarly(Caller):
         super().__init__(*args, **options)
         if isinstance(self.grouping, join):
             self.grouping._is_past = lambda *_: True  # type: ignore[method-assign]
+
+
+class JoinsAcrossEpochs(Caller):
+    def _epoch_end(self, job: Job) -> Any:
+        return iter(()) if isinstance(self.grouping, join_on) else super()._epoch_end(job)
+
+
+class ForgetsWhatWaits(Caller):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if isinstance(self.grouping, join_on):
+            self.grouping.restore = lambda _: None  # type: ignore[method-assign]
 
 
 class DropsTombstones(Outlet):
@@ -325,6 +338,8 @@ BUGS = tuple(
         (SendsToAll, "what goes to a named output is a tombstone for the readers of others"),
         (LetsTheNewestGo, "the newest item of an edge that keeps only the latest holds what it was made from"),
         (GivesUpEarly, "a join gives an item up when source order has passed its partner, not before"),
+        (JoinsAcrossEpochs, "positions of a join count from the beginning of the epoch"),
+        (ForgetsWhatWaits, "what waits for a partner is in the save"),
         (DropsTombstones, "a drop leaves a tombstone on every marked edge"),
         (SettlesBelowTheHighest, "base is the lowest seq not settled"),
         (GrantsByDelta, "limit is consumed + window, never a delta"),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.simulation.scenarios import Step
-from tests.simulation.stagecode import CLASSES, children, grouping, keep, output_of, routed, source_size
+from tests.simulation.stagecode import CLASSES, children, grouping, keep, output_of, routed, source_size, spread, tagged
 from zpipe.stages import Made, Member
 from zpipe.values.paths import Mark, Path, format_path
 from zpipe.values.plan import Plan, StagePlan
@@ -53,7 +53,10 @@ def expected(steps: list[Step], plan: Plan, ends: Mapping[int, int]) -> dict[str
         if step.kind == "sink":
             sinks[stage.name] = [(format_path(plan.lane_names[p[0]], p, d), v) for p, d, _, v in inputs]
         closed = max((epochs(plan.origins[lane]) for lane in stage.lanes), default=0)
-        outputs = _outputs(step, stage, inputs, closed)
+        if step.kind == "join_on":
+            outputs = _joined_on(step, stage, inputs, [rank(entry)[2] for entry in inputs])
+        else:
+            outputs = _outputs(step, stage, inputs, closed)
         made[stage.number] = [entry for entry in outputs if step.kind != "source" or _is_made(entry, ends)]
     return sinks
 
@@ -75,6 +78,10 @@ def _outputs(step: Step, stage: StagePlan, inputs: list[Entry], epochs: int) -> 
             ]
         case "map":
             return [(p, d, e, ("m", step.name, v)) for p, d, e, v in inputs if keep(step, v)]
+        case "tag":
+            return [(p, d, e, tagged(step, v)) for p, d, e, v in inputs if keep(step, v)]
+        case "spread":
+            return [((*p, i), d, e, x) for p, d, e, v in inputs for i, x in enumerate(spread(step, v))]
         case "route":
             routes = [(p, d, e, routed(step, v)) for p, d, e, v in inputs]
             return [((*p, i) if step.fan else p, d, e, x) for p, d, e, made in routes for i, x in enumerate(made)]
@@ -109,6 +116,30 @@ def _joined(stage: StagePlan, inputs: list[Entry]) -> list[Entry]:
             if all(key in found for key in keys):
                 entries.append((p, d, e, [found[key] for key in keys]))
     return entries
+
+
+def _joined_on(step: Step, stage: StagePlan, inputs: list[Entry], at: list[int]) -> list[Entry]:
+    """Give each item, in source order, the first of each other arm that still waits; `at` are their positions."""
+    arms = stage.args["arms"]
+    by_field = step.on != "position"
+    free: list[int] = []
+    entries = []
+    for k, (p, _, e, v) in enumerate(inputs):
+        free = [i for i in free if inputs[i][2] == e and at[i] >= at[k] - step.within]
+        key = v["id"] if by_field else (_lane(arms, p), at[k])
+        free.append(k)
+        keys = {i: inputs[i][3]["id"] if by_field else (_lane(arms, inputs[i][0]), at[i]) for i in free}
+        group = [next((i for i in free if keys[i] == key and inputs[i][0][0] in arm), None) for arm in arms]
+        if None not in group:
+            free = [i for i in free if i not in group]
+            found = [inputs[i] for i in group if i is not None]
+            first = found[arms.index(min(arms))]
+            entries.append((*first[:3], [entry[3] for entry in found]))
+    return entries
+
+
+def _lane(arms: list[list[int]], path: Path) -> int:
+    return next(arm.index(path[0]) for arm in arms if path[0] in arm)
 
 
 def _with_hooks(step: Step, stage: StagePlan, inputs: list[Entry], epochs: int) -> list[Entry]:

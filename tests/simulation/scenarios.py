@@ -12,7 +12,8 @@ from zpipe.testing.faults import Faults
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a scenario; `kind` is source, map, route, join, split, a grouping, train, teach, bell or sink.
+    """One stage of a scenario; `kind` is source, map, tag, spread, route, join, join_on, split, a grouping, train,
+    teach, bell or sink.
 
     A route sends to its outputs "a" and "b"; one with `fan` yields so many children, each to one of them.
     """
@@ -31,6 +32,8 @@ class Step:
     uneven: bool = False  # a source whose partitions have `size`, no and three times `size` items, in turn
     fan: int = 0  # children of a split, each time; 0: from 0 to 3
     drop_last: bool = False
+    on: str = ""  # of a join of independent sources, with
+    within: int = 0
     latest: bool = False  # reads no more than the latest of its inputs
 
 
@@ -287,6 +290,29 @@ def meet(r: random.Random) -> list[Step]:
     return [*steps, *[Step("log", "sink", ("a",))][: r.randint(0, 1)]]
 
 
+def apart(r: random.Random) -> list[Step]:
+    """Two sources that are joined on the position or on a field, with drops on each arm."""
+    by_field = r.random() < 0.6
+    one = source(r, size=r.choice((None, 25)))
+    partitions = r.randint(1, 3) if by_field else one.partitions
+    steps = [
+        one,
+        Step("src2", "source", size=r.randint(0, 25), partitions=partitions, epochs=r.choice((1, 1, 2))),
+        Step("a", "tag" if by_field else "map", ("src",), r.randint(1, 3), drop=r.choice((0, 2, 4))),
+        Step("b", "tag" if by_field else "map", ("src2",), r.randint(1, 2), drop=r.choice((0, 0, 3))),
+    ]
+    arms = r.choice((("a", "b"), ("b", "a")))
+    if by_field and r.random() < 0.5:
+        steps.append(Step("c", "spread", ("a",), r.randint(1, 2)))
+        arms = r.choice((("c", "b"), ("b", "c"), ("a", "b", "c")))
+    on, within = ("field:id", r.choice((0, 1, 3, 100))) if by_field else ("position", 0)
+    steps.append(Step("j", "join_on", arms, on=on, within=within))
+    if r.random() < 0.4:
+        steps.append(Step("g", "batch", ("j",), size=3))
+    steps.append(Step("sink", "sink", (steps[-1].name,), ordered=r.random() < 0.5))
+    return [*steps, *[Step("log", "sink", ("a",))][: r.randint(0, 1)]]
+
+
 def newest(r: random.Random) -> list[Step]:
     """Readers that get no more than the latest items, beside one that gets them all."""
     kind = r.choice(("map", "map", "split", "train", "teach"))
@@ -324,6 +350,7 @@ SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
     commits,
     switch,
     meet,
+    apart,
     newest,
 )
 

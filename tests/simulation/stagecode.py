@@ -7,7 +7,7 @@ from typing import Any
 from zlib import crc32
 
 from tests.simulation.scenarios import Step
-from zpipe import stages
+from zpipe import joins, stages
 from zpipe.stages import Grouping
 from zpipe.values.callables import CallableInfo
 from zpipe.values.context import out
@@ -25,6 +25,9 @@ FORMS = {
     "shuffle": CallableInfo("group", True),
     "rechunk": CallableInfo("group", True),
     "join": CallableInfo("group", True),
+    "join_on": CallableInfo("group", True),
+    "tag": CallableInfo("map"),
+    "spread": CallableInfo("split"),
     "train": CallableInfo("map", True, frozenset(("state", "restore", "finish"))),
     "teach": CallableInfo("map", True, frozenset(("state", "restore", "epoch_end", "finish"))),
     "bell": CallableInfo("map", True, frozenset(("epoch_end",))),
@@ -36,7 +39,8 @@ def plan_of(steps: list[Step]) -> Plan:
     """Return the plan of a scenario."""
     specs, infos = [], {}
     for step in steps:
-        run = f"zpipe.stages:{step.kind}" if hasattr(stages, step.kind) else f"sim:{step.kind}"
+        home = next((home for home in (stages, joins) if hasattr(home, step.kind)), None)
+        run = f"{home.__name__}:{step.kind}" if home else f"sim:{step.kind}"
         options: dict[str, Any] = {
             "workers": step.workers,
             "ordered": step.ordered,
@@ -44,9 +48,10 @@ def plan_of(steps: list[Step]) -> Plan:
         }
         if step.kind == "source":
             options |= {"partitions": step.partitions, "epochs": step.epochs}
+        args = {"names": list(step.inputs), "on": step.on, "within": step.within} if step.on else {}
         if step.grid:
             options["grid"] = {"v": list(range(step.grid))}
-        specs.append(StageSpec(step.name, run, step.inputs, {}, Options(**options),
+        specs.append(StageSpec(step.name, run, step.inputs, args, Options(**options),
                                latest=step.inputs if step.latest else ()))  # fmt: skip
         infos[step.name] = CallableInfo("split") if step.kind == "route" and step.fan else FORMS[step.kind]
     return build("sim", ".", tuple(specs), infos)
@@ -58,6 +63,14 @@ def keep(step: Step, value: Any) -> bool:
 
 def children(step: Step, value: Any) -> int:
     return step.fan or crc32(repr((step.name, value)).encode()) % 4
+
+
+def tagged(step: Step, value: Any) -> dict[str, Any]:
+    return {"id": crc32(repr(value[1:]).encode()) % 7, "v": ("t", step.name, value)}
+
+
+def spread(step: Step, item: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"id": (item["id"] + i) % 7, "v": ("x", step.name, item["v"], i)} for i in range(children(step, item["v"]))]
 
 
 def output_of(step: Step, value: Any) -> str:
@@ -151,6 +164,10 @@ def _target(step: Step, stage: StagePlan, database: Database) -> Callable[..., A
             return lambda node: lambda: _source_items(step, stage, node.caller.current.run)
         case "map":
             return lambda: lambda value: ("m", step.name, value) if keep(step, value) else None
+        case "tag":
+            return lambda: lambda value: tagged(step, value) if keep(step, value) else None
+        case "spread":
+            return lambda: lambda item: iter(spread(step, item))
         case "route":
             return lambda: lambda value: _route(step, value)
         case "split":
@@ -161,8 +178,8 @@ def _target(step: Step, stage: StagePlan, database: Database) -> Callable[..., A
             return lambda: CLASSES[step.kind](stage.name)
         case "sink":
             return lambda: database.sink(stage.name)
-        case "join":
-            return lambda: stages.join(**stage.args)
+        case "join" | "join_on":
+            return lambda: getattr(joins, step.kind)(**stage.args)
     return lambda: grouping(step)
 
 

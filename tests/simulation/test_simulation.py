@@ -10,7 +10,8 @@ QUICK = 40  # seeds under faults that every test run plays; `python -m tests.sim
 QUICK_PER_BUG = 60  # a bug that needs more seeds is caught by `python -m tests.simulation --bugs`
 SUBTLE = {
     "ForgetsHookPosition",
-    "LetsTheNewestGo",
+    "ForgetsWhatWaits",
+    "JoinsAcrossEpochs",
     "SeesNoGap",
     "TakesWhateverComes",
     "AcksBeforeTheSave",

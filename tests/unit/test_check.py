@@ -270,7 +270,7 @@ def test_arms_that_part_at_a_fork_may_be_joined():
     ("arms", "more", "fault"),
     [
         (("a", "other"), {"a": A, "other": SOURCE}, "join: stage 'x' joins arms that come from different sources: "
-         "their items can never meet"),
+         "their items can never meet on their paths: join on = 'position' or on = 'field:NAME'"),
         (("a", "b"), {"a": A, "b": BATCH_OF_TWO}, "join: stage 'x': 'b' on the way from the fork groups items: "
          "group below the join"),
         (("a", "b"), {"a": A, "b": reading("zpipe.stages:unbatch", "src")}, "join: stage 'x': 'b' on the way from the "
@@ -297,8 +297,50 @@ def test_a_callable_takes_an_item_of_each_arm():
     assert joined("pair", "a", "b", a=A, b=B) == []
 
 
-def test_unmatched_is_for_joins():
-    assert reader("features", unmatched="stop") == ["unmatched: unmatched is an option of joins: leave it out"]
+@pytest.mark.parametrize(("key", "value"), [("unmatched", "stop"), ("on", "position"), ("within", 3)])
+def test_options_of_joins_are_for_joins(key, value):
+    assert reader("features", **{key: value}) == [f"{key}: {key} is an option of joins: leave it out"]
+
+
+def joined_on(on, *, within=None, **stages):
+    x = {"run": f"{M}:pair", "join": ["a", "b"], "on": on, **({} if within is None else {"within": within})}
+    return faults(**{"src": SOURCE, "other": SOURCE, "a": A, "b": reading("features", "other"), **stages}, x=x)
+
+
+def test_independent_sources_may_be_joined_on_the_position_or_on_a_field():
+    assert joined_on("position") == []
+    assert joined_on("field:id", within=10) == []
+    assert joined_on("field:id", within=10, b=reading("zpipe.stages:unbatch", "other")) == []
+    assert joined_on("position", b={"run": f"{M}:pair", "join": ["other", "a"], "on": "position"}) == []
+
+
+GRID = {**reading("features", "other"), "grid": {"scale": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("on", "stages", "fault"),
+    [
+        ("place", {}, "on: stage 'x': on must be 'path', 'position' or 'field:NAME', not 'place'"),
+        ("position", {"within": 3}, "within: stage 'x': within is for joins on a field: leave it out"),
+        ("field:id", {}, "within: stage 'x' joins on a field: say how many positions an item may wait for a partner, "
+         "like within = 1000"),
+        ("position", {"b": reading("features", ["other", "src"])}, "join: stage 'x' joins on the position, but 'b' "
+         "above it merges several stages: do that below, or join on a field"),
+        ("position", {"b": {**BATCH_OF_TWO, "from": "other"}}, "join: stage 'x' joins on the position, but 'b' above "
+         "it groups items: do that below, or join on a field"),
+        ("position", {"b": {"run": f"{M}:pair", "join": ["other", "src"], "on": "field:id", "within": 1}},
+         "join: stage 'x' joins on the position, but 'b' above it joins on a field, which leaves positions out: do "
+         "that below, or join on a field"),
+        ("position", {"other": {**SOURCE, "partitions": 2}}, "join: stage 'x' joins on the position, but its arms "
+         "have 1 and 2 partitions: give their sources the same number"),
+        ("field:id", {"within": 3, "b": GRID}, "join: stage 'x' joins on a field, but 'b' above it is a grid: each "
+         "variant would find each partner"),
+        ("field:id", {"within": 3, "b": reading("Accumulate", "other")}, "join: stage 'x' joins on a field, but 'b' "
+         "above it has finish() or epoch_end(), whose items stand at no position of a source: do that below"),
+    ],
+)  # fmt: skip
+def test_sources_that_cannot_be_joined_are_a_fault(on, stages, fault):
+    assert joined_on(on, **stages) == [f"stage.x.{fault}"]
 
 
 def latest(*reads):

@@ -19,7 +19,7 @@ LAYERS = (
     {"wire"},
     {"core"},
     {"transport"},
-    {"stages", "sinks"},
+    {"stages", "sinks", "joins"},
     {"processes"},
     {"api", "cli", "testing", "zpipe", "__main__"},
 )

@@ -34,7 +34,7 @@ def test_above_a_stage_that_joins_stands_what_joins_for_it():
     made = diamond()
     assert [stage.name for stage in made.stages] == ["numbers", "left", "right", "add-join", "add"]
     join, add = made.stages[3:]
-    assert (join.run, join.workers, join.memory, join.spread) == ("zpipe.stages:join", 1, True, False)
+    assert (join.run, join.workers, join.memory, join.spread) == ("zpipe.joins:join", 1, True, False)
     assert (add.workers, add.memory, add.spread) == (3, False, True)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zpipe.stages import Member, batch, digest, join, rechunk, shuffle, unbatch
+from zpipe.stages import Member, batch, digest, rechunk, shuffle, unbatch
 from zpipe.values.errors import ConfigError, StageError
 from zpipe.values.paths import Mark
 
@@ -296,79 +296,3 @@ def test_batch_and_unbatch_are_inverse_for_dicts_of_numbers(items):
     (stacked,) = values(made(batch(len(items)), members(items)))
 
     assert list(unbatch(stacked)) == items
-
-
-# -- joins ----------------------------------------------------------------------------------------------
-
-
-def met(group, *paths):
-    """Add items that are named by their paths; return what was made of them."""
-    return [(e.mark, e.path, e.value) for path in paths for e in group.add(Member(path, 0, 0, path))]
-
-
-def test_a_join_puts_together_what_was_one_item():
-    group = join([[1], [2]], [])
-    assert met(group, (1, 0), (2, 0), (1, 1), (2, 1)) == [
-        (ITEM, (1, 0), [(1, 0), (2, 0)]),
-        (ITEM, (1, 1), [(1, 1), (2, 1)]),
-    ]
-    assert (list(group.flush()), group.dropped, group.can_save) == ([], 0, True)
-
-
-def test_a_join_gives_the_arms_in_the_order_in_which_they_were_named():
-    group = join([[5, 6], [1, 2]], [])
-    assert met(group, (1, 0), (2, 0), (5, 0), (6, 0)) == [
-        (ITEM, (1, 0), [(5, 0), (1, 0)]),
-        (ITEM, (2, 0), [(6, 0), (2, 0)]),
-    ]
-
-
-def test_an_item_without_a_partner_is_dropped_as_soon_as_source_order_says_so():
-    group = join([[1], [2], [3]], [])
-    assert met(group, (1, 0), (3, 0)) == []
-    assert group.dropped == 1  # the third arm comes and the second did not
-    assert met(group, (1, 1), (2, 1), (3, 1)) == [(TOMB, (1, 0), None), (ITEM, (1, 1), [(1, 1), (2, 1), (3, 1)])]
-    assert met(group, (2, 2), (1, 3)) == []
-    assert (places(group.flush()), group.dropped) == ([(TOMB, (1, 3))], 4)
-
-
-def test_children_of_one_position_wait_for_each_other():
-    group = join([[1], [2]], [])
-    assert met(group, (1, 0, 0), (1, 0, 1), (1, 0, 2), (2, 0, 1)) == [
-        (TOMB, (1, 0, 0), None),
-        (ITEM, (1, 0, 1), [(1, 0, 1), (2, 0, 1)]),
-    ]
-    assert met(group, (1, 1, 0)) == [(TOMB, (1, 0, 2), None)]
-
-
-def test_what_hooks_made_waits_until_the_other_arm_has_come():
-    group = join([[1, 3], [2, 4]], [3, 4])
-    assert met(group, (3, 0), (3, 1), (3, 2), (4, 1)) == [(TOMB, (3, 0), None), (ITEM, (3, 1), [(3, 1), (4, 1)])]
-    assert places(group.flush()) == [(TOMB, (3, 2))]
-
-
-def test_a_join_may_stop_at_what_has_no_partner():
-    group = join([[1], [2]], [], unmatched="stop")
-    with pytest.raises(StageError, match="the item at 7 of one arm found no partner"):
-        met(group, (2, 7))
-
-
-def test_a_join_is_saved_with_what_waits_when_it_has_waited_long():
-    group = join([[1], [2]], [])
-    met(group, (1, 0))
-    assert not group.can_save
-    met(group, *((1, n) for n in range(1, join.PATIENCE)))
-    assert group.can_save
-    again = join([[1], [2]], [])
-    again.restore(group.state())
-    assert met(again, (2, join.PATIENCE - 1)) == [(ITEM, (1, join.PATIENCE - 1), [(1, 15), (2, 15)])]
-    assert not group.can_save
-    assert met(group, (1, 99)) == [(TOMB, (1, 15), None)]
-
-
-def test_what_an_earlier_life_counted_is_not_counted_again():
-    group = join([[1], [2]], [])
-    met(group, (1, 0))
-    again = join([[1], [2]], [])
-    again.restore(group.state())
-    assert (places(again.flush()), again.dropped) == ([(TOMB, (1, 0))], 0)

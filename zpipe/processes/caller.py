@@ -387,6 +387,9 @@ class Caller:
     def _epoch_end(self, job: Job) -> Iterator[None]:
         assert job.parent is not None
         if self.grouping is not None:
+            assert isinstance(self.worker.intake, Memory)
+            starts = {lane: at[0] for lane, at in self.worker.intake.called_order.next.items()}
+            self._send_rest(job.parent, self.grouping.epoch_end(starts), "epoch_end")
             return
         hook = getattr(self.target, "epoch_end", None)
         yield from self._hook(job.parent, hook and (lambda: hook(job.epoch)), "epoch_end", job.epoch, Mark.EPOCH)
@@ -394,14 +397,18 @@ class Caller:
     def _finish(self, job: Job) -> Iterator[None]:
         assert job.parent is not None
         if self.grouping is not None:
-            dropped = self.grouping.dropped
-            joiner = Joiner(self, job.parent)
-            self._send(joiner, self._guarded_hook(self.grouping.flush(), "finish"))
-            joiner.flush()
-            self.dropped = self.grouping.dropped - dropped
+            self._send_rest(job.parent, self.grouping.flush(), "finish")
             return
         hook = getattr(self.target, "finish", None)
         yield from self._hook(job.parent, hook, "finish", job.epoch, Mark.FIN)
+
+    def _send_rest(self, parent: Parent, made: Iterable[Made], name: str) -> None:
+        """Send what a grouping stage makes of what was open."""
+        assert self.grouping is not None
+        dropped, joiner = self.grouping.dropped, Joiner(self, parent)
+        self._send(joiner, self._guarded_hook(made, name))
+        joiner.flush()
+        self.dropped = self.grouping.dropped - dropped
 
     def _hook(
         self, parent: Parent, hook: Callable[[], Any] | None, name: str, epoch: int, mark: Mark

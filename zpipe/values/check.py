@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from zpipe.values.callables import CallableInfo, describe
 from zpipe.values.errors import ConfigError
 from zpipe.values.faults import Fault, did_you_mean
+from zpipe.values.joincheck import check_join
 from zpipe.values.pipeline import Pipeline
-from zpipe.values.plan import join_name
 from zpipe.values.stage import BUILT_INS, NAME, SPLIT, StageSpec
 from zpipe.values.stagecheck import Found, check_callable, check_options, is_memory
 from zpipe.values.testtables import check_tests
@@ -66,48 +66,6 @@ def _below(pipeline: Pipeline, spec: StageSpec) -> list[StageSpec]:
     for other in below:
         below += [reader for reader in pipeline.readers(other.name) if reader not in below]
     return below
-
-
-def _joins(pipeline: Pipeline, spec: StageSpec) -> Found:
-    """Find why the arms of a join cannot meet: between the fork and the join items keep their paths."""
-    at, stage = f"stage.{spec.name}.join", f"stage {spec.name!r}"
-    by_name = {other.name: other for other in pipeline.stages}
-    if any(above not in by_name for above in spec.above) or find_cycles(pipeline):
-        return
-    if len(spec.above) < len(spec.inputs):
-        yield at, f"{stage} joins {' and '.join(map(repr, spec.inputs))}: an item goes to one output of a stage only"
-        return
-    if join_name(spec.name) in by_name:
-        yield at, f"{stage} joins, for which a stage {join_name(spec.name)!r} is made: rename the one of that name"
-    arms = [_above(by_name, above) for above in spec.above]
-    common = frozenset.intersection(*arms)
-    if len({frozenset(name for name in arm if by_name[name].is_source) for arm in arms}) > 1:
-        yield at, f"{stage} joins arms that come from different sources: their items can never meet"
-        return
-    for name in sorted(frozenset.union(*arms) - common):
-        other = by_name[name]
-        if len(other.inputs) > 1 and not other.joins:
-            yield at, f"{stage}: {name!r} on the way from the fork merges several stages: merge above the fork"
-        elif other.is_grouping:
-            yield at, f"{stage}: {name!r} on the way from the fork groups items: group below the join"
-        elif other.options.grid:
-            yield at, f"{stage}: {name!r} on the way from the fork is a grid: each of its variants is an arm of its own"
-        elif _splits(pipeline, other):
-            yield at, f"{stage}: {name!r} on the way from the fork makes many of one: split above the fork, or below"
-
-
-def _above(by_name: Mapping[str, StageSpec], name: str) -> frozenset[str]:
-    """Return a stage and all that is above it."""
-    spec = by_name[name]
-    return frozenset((name,)).union(*(_above(by_name, above) for above in spec.above if above in by_name))
-
-
-def _splits(pipeline: Pipeline, spec: StageSpec) -> bool:
-    try:
-        info = describe(spec.run, pipeline.folder)
-    except ConfigError:
-        return False  # it is a fault of its own
-    return info.form == "split" or bool(info.hooks & {"finish", "epoch_end"})
 
 
 def _no_output(above: StageSpec, output: str) -> str:
@@ -165,6 +123,7 @@ def _pipeline(pipeline: Pipeline) -> Found:
 
 def _edges(pipeline: Pipeline) -> Found:
     names = {spec.name for spec in pipeline.stages}
+    cycles = find_cycles(pipeline)
     for spec in pipeline.stages:
         at, stage = f"stage.{spec.name}.{'join' if spec.joins else 'from'}", f"stage {spec.name!r}"
         for above in dict.fromkeys(spec.inputs):
@@ -178,13 +137,15 @@ def _edges(pipeline: Pipeline) -> Found:
             if spec.inputs.count(above) > 1:
                 yield at, f"{stage} reads {above!r} more than once: name it once"
         if spec.joins:
-            yield from _joins(pipeline, spec)
-        elif spec.options.unmatched != "drop":
-            yield f"stage.{spec.name}.unmatched", f"{stage}: unmatched is an option of joins: leave it out"
+            if not cycles and names.issuperset(spec.above) and not spec.options.broken():
+                yield from check_join(pipeline, spec)
+        else:
+            for key in spec.options.given().keys() & {"on", "within", "unmatched"}:
+                yield f"stage.{spec.name}.{key}", f"{stage}: {key} is an option of joins: leave it out"
         read = pipeline.outputs(spec.name) | pipeline.unread.get(spec.name, frozenset())
         for output in sorted(set(outputs_of_split(spec)) - read):
             text = f"sends items to output {output!r}, which no stage reads: let one read '{spec.name}.{output}'"
             yield f"stage.{spec.name}.args.weights", f"{stage} {text}"
-    for cycle in find_cycles(pipeline):
+    for cycle in cycles:
         text = f"stages form a cycle, {' -> '.join(cycle)}: items only go forward, so cut one `from`"
         yield f"stage.{cycle[0]}.from", text

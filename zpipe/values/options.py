@@ -46,6 +46,12 @@ def _word(*words: str) -> Rule:
     return Rule(lambda value: None if value in words else text, {"enum": list(words)})
 
 
+@shaped(type="string", pattern="^(path|position|field:.+)$")
+def _on(value: Any) -> str | None:
+    good = isinstance(value, str) and (value in ("path", "position") or re.fullmatch("field:.+", value))
+    return None if good else "must be 'path', 'position' or 'field:NAME'"
+
+
 @shaped(type="boolean")
 def switch(value: Any) -> str | None:
     """Return the rule that a value which is neither true nor false breaks."""
@@ -110,8 +116,12 @@ class Options:
     checkpoint: int | None = _option(
         None, whole(1), "save every so many items; needs `state` and `restore`", of="reader"
     )
+    on: str = _option("path", _on, 'of a join: `"path"` below a fork, else `"position"` or `"field:NAME"`', of="reader")
+    within: int | None = _option(
+        None, whole(0), "of a join on a field: positions of its source that an item waits for a partner", of="reader"
+    )
     unmatched: str = _option(
-        "drop", _word("drop", "stop"), "of a join: what becomes of an item whose partner was dropped", of="reader"
+        "drop", _word("drop", "stop"), "of a join: what becomes of an item that finds no partner", of="reader"
     )
     grid: dict[str, list[Any]] = _option(
         {}, _grid, "a table of lists: one variant per combination, its values among the args"

@@ -15,7 +15,7 @@ from typing import Any
 
 from zpipe.values.callables import CallableInfo, form_of, resolve
 from zpipe.values.pipeline import Pipeline
-from zpipe.values.stage import JOIN, StageSpec
+from zpipe.values.stage import JOIN, JOIN_ON, StageSpec
 
 MEMORY_HOOKS = frozenset(("state", "finish", "epoch_end"))
 SPLITTING = frozenset(("zpipe.stages:shuffle", "zpipe.stages:rechunk"))
@@ -158,8 +158,13 @@ def with_joins(specs: Iterable[StageSpec]) -> Iterator[StageSpec]:
         if not spec.joins:
             yield spec
             continue
-        above = join_name(spec.name)
-        yield StageSpec(above, JOIN, spec.inputs, {"unmatched": spec.options.unmatched})
+        above, options = join_name(spec.name), spec.options
+        args: dict[str, Any] = {"unmatched": options.unmatched}
+        if options.on == "path":
+            yield StageSpec(above, JOIN, spec.inputs, args)
+        else:
+            args |= {"names": list(spec.inputs), "on": options.on, "within": options.within or 0}
+            yield StageSpec(above, JOIN_ON, spec.inputs, args)
         yield replace(spec, inputs=(above,))
 
 
@@ -194,10 +199,12 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
         else:
             arriving = {lane: depth for k in inputs for lane, depth in lanes.on_edge[k].items()}
         args, leaving = {**spec.args, **variant}, set(arriving)
-        if spec.run == JOIN:
+        if spec.run in (JOIN, JOIN_ON):
             arms = [sorted(lane for k in inputs if pairs[k][0] in numbers[above] for lane in lanes.on_edge[k])
                     for above in spec.above]  # fmt: skip
-            args |= {"arms": arms, "hooks": sorted(lanes.hooks & set(arriving))}
+            args["arms"] = arms
+            if spec.run == JOIN:
+                args["hooks"] = sorted(lanes.hooks & set(arriving))
             leaving = set(min(arms))  # in source order the items of this arm come first
         hook = None
         if spec.inputs and outputs and info.hooks & {"finish", "epoch_end"} and not spec.is_grouping:
@@ -215,7 +222,7 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
                 hooks_above=tuple(sorted(lane for lane in arriving if lane in lanes.hooks)),
                 epochs=options.epochs, partitions=options.partitions, replay=options.replay,
                 checkpoint=options.checkpoint, variant=variant, spread=spec.joins,
-                kept=tuple(sorted(leaving)) if spec.run == JOIN else (),
+                kept=tuple(sorted(leaving)) if spec.run in (JOIN, JOIN_ON) else (),
             )
         )  # fmt: skip
         depths = {lane: depth + stages[-1].splits for lane, depth in arriving.items() if lane in leaving}

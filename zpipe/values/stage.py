@@ -20,8 +20,9 @@ from zpipe.values.options import Options, Rule, plain, shaped, switch, whole
 NAME = re.compile(r"[a-z][a-z0-9-]*")
 SPLIT = "zpipe.stages:split"
 ANY = "*"  # read in place of a name: what goes to any named output, with its name
-JOIN = "zpipe.stages:join"  # what the plan puts above a stage that joins
-GROUPING = frozenset(("zpipe.stages:batch", "zpipe.stages:shuffle", "zpipe.stages:rechunk", JOIN))
+# What the plan puts above a stage that joins: for arms that part at a fork, and for others.
+JOIN, JOIN_ON = "zpipe.joins:join", "zpipe.joins:join_on"
+GROUPING = frozenset(("zpipe.stages:batch", "zpipe.stages:shuffle", "zpipe.stages:rechunk", JOIN, JOIN_ON))
 
 
 @shaped(type="object", minProperties=1, additionalProperties={"type": "number", "exclusiveMinimum": 0})
