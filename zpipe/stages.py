@@ -94,12 +94,14 @@ class batch(Grouping):
     """Stack `size` items into one.
 
     In:  dicts, arrays (...), numbers or anything      Out: a dict of stacks, an array (size, ...) or (size,), a list
-    The last batch may be shorter, unless `drop_last`.  Holds: size.  Errors: ConfigError when size < 1.
+    The last batch may be shorter, unless `drop_last`; in the `order` "arrival" any may.  Holds: size.  Errors:
+    ConfigError when size < 1.
     """
 
-    def __init__(self, size: int, drop_last: bool = False) -> None:
+    def __init__(self, size: int, drop_last: bool = False, order: str = "source") -> None:
         super().__init__(size)
         self.drop_last = drop_last
+        self.order = order
 
     def made(self, members: list[Member]) -> Iterator[Made]:
         first, further = members[0], members

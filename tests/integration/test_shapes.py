@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,91 @@ def test_a_join_of_sources_is_exact_under_kills(place: Place) -> None:
     assert sorted(x for _, x in rows(done.folder / "out.db")) == pairs(3000)
     assert sum(_report(done.folder)["kills"].values()) > 0
     balanced(done.folder)
+
+
+BLOCKS = """
+[stage.numbers]
+run = "stages:numbers"
+args = { count = 300 }
+[stage.doubles]
+run = "stages:doubles"
+from = "numbers"
+batch_size = 10
+workers = 2
+[stage.sums]
+run = "stages:sums"
+join = ["numbers", "doubles"]
+batch_size = 4
+max_wait_s = 0.001
+[stage.out]
+run = "zpipe.sinks:jsonl"
+from = "sums"
+args = { path = "out.jsonl" }
+ordered = true
+"""
+
+
+def thrice(count: int) -> list[int]:
+    return [3 * x for x in range(count) if x % 14 != 7]
+
+
+def test_a_call_takes_a_block_and_every_item_keeps_its_path(place: Place) -> None:
+    folder = both(place, BLOCKS)
+    assert lines(folder / "out.jsonl") == thrice(300)
+    counted = {s["name"]: (s["in"], s["done"], s["dropped"]) for s in _report(folder)["stages"]}
+    assert counted["doubles"] == (300, 279, 21)
+
+
+def test_a_block_waits_no_longer_than_it_may_for_items_that_do_not_come(place: Place) -> None:
+    done = place.run("run", place.pipeline(BLOCKS.replace("300", "3")), "--set", "doubles.max_wait_s=0.01")
+    assert done.code == 0, done.err
+    assert lines(done.folder / "out.jsonl") == thrice(3)
+
+
+def test_blocks_are_exact_under_kills(place: Place) -> None:
+    stages = BLOCKS.replace("stages:numbers", "stages:slowly").replace("count = 300", "count = 3000")
+    done = place.run("run", place.pipeline(stages), "--chaos", "0.3", "--seed", "9")
+    assert done.code == 0, done.err
+    assert lines(done.folder / "out.jsonl") == thrice(3000)
+    assert sum(_report(done.folder)["kills"].values()) > 0
+
+
+@pytest.mark.parametrize("how", [(), ("--inline",)])
+def test_a_block_with_too_few_outputs_stops_the_run(place: Place, how: tuple[str, ...]) -> None:
+    done = place.run("run", place.pipeline(BLOCKS.replace("stages:doubles", "stages:short")), *how)
+    assert done.code == 1
+    where = r"stage 'doubles' at numbers>doubles:\d+( and \d+ more items)?"
+    said = re.search(where + r": returned \d outputs: return one for each item", done.err)
+    assert said, done.err
+
+
+ARRIVAL = """
+[stage.numbers]
+run = "stages:numbers"
+args = { count = 1000 }
+[stage.batch]
+run = "zpipe.stages:batch"
+from = "numbers"
+args = { size = 32, order = "arrival" }
+max_wait_s = 0.01
+workers = 2
+[stage.plain]
+run = "stages:plain"
+from = "batch"
+[stage.out]
+run = "zpipe.sinks:jsonl"
+from = "plain"
+args = { path = "out.jsonl" }
+"""
+
+
+@pytest.mark.parametrize("how", [(), ("--inline",)])
+def test_groups_of_arrival_hold_every_item_once(place: Place, how: tuple[str, ...]) -> None:
+    done = place.run("run", place.pipeline(ARRIVAL), *how)
+    assert done.code == 0, done.err
+    groups = lines(done.folder / "out.jsonl")
+    assert sorted(x for group in groups for x in group) == list(range(1000))
+    assert max(map(len, groups)) == 32 and len(groups) < 200
 
 
 LATEST = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,11 @@ def play(
         end = world.run()
     except (AssertionError, ZpipeError) as error:
         end = f"crash: {error!r}"
-    verdict, detail = _judge(end, expected(steps, plan, world.ends), database, plan)
+    wanted = expected(steps, plan, world.ends)
+    if make is sc.gathered:
+        verdict, detail = _judge_gathered(end, wanted["sink"], database, once=calm)
+    else:
+        verdict, detail = _judge(end, wanted, database, plan)
     if verdict == "ok" and world.peak_unconsumed > limits.window_max:
         verdict, detail = "over memory", f"{world.peak_unconsumed} unconsumed items on a link"
     committed = sum(len(rows) for rows in database.rows.values())
@@ -85,6 +90,19 @@ def _judge(end: str, wanted: dict[str, list[tuple[str, Any]]], database: Databas
             return "order", f"{sink}: {database.order[sink]} is not source order"
     if end == "hung":
         return "hung", "all committed, but no end"
+    return "ok", ""
+
+
+def _judge_gathered(end: str, wanted: list[tuple[str, Any]], database: Database, *, once: bool) -> tuple[str, str]:
+    """Judge groups that nobody can foretell: every member is in one, in more than one only after a fault."""
+    if end != "complete":
+        return ("hung", "no end") if end == "hung" else ("crash", end)
+    found = Counter(repr(member) for _, _, group in database.rows.get("sink", {}).values() for member in group)
+    members = {repr(member) for _, (_, _, (member,)) in wanted}
+    if missing := members - found.keys():
+        return "lost", f"missing {sorted(missing)[:3]}"
+    if found.keys() > members or (once and found.total() > len(members)):
+        return "twice", f"{found.total()} members of {len(members)}"
     return "ok", ""
 
 

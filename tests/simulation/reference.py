@@ -93,6 +93,8 @@ def _outputs(step: Step, stage: StagePlan, inputs: list[Entry], epochs: int) -> 
             return _with_hooks(step, stage, inputs, epochs)
         case "join":
             return _joined(stage, inputs)
+        case "batch" if step.block:
+            return [(p, d, e, [v]) for p, d, e, v in inputs]  # who goes with whom is not known
         case "batch" | "shuffle" | "rechunk":
             group = grouping(step)
             group.number = stage.number

@@ -34,6 +34,8 @@ class Step:
     drop_last: bool = False
     on: str = ""  # of a join of independent sources, with
     within: int = 0
+    block: int = 0  # items of a call of a map; a batch groups as they arrive
+    wait_s: float = 0.0
     latest: bool = False  # reads no more than the latest of its inputs
 
 
@@ -313,6 +315,29 @@ def apart(r: random.Random) -> list[Step]:
     return [*steps, *[Step("log", "sink", ("a",))][: r.randint(0, 1)]]
 
 
+def blocks(r: random.Random) -> list[Step]:
+    """Calls for several items at once, which may wait for more; below, what needs source order, or arms that meet."""
+    steps = [
+        source(r, size=r.choice((None, 30))),
+        Step("a", "map", ("src",), 2, drop=r.choice((0, 3))),
+        Step("b", "map", ("a",), r.randint(1, 3), drop=r.choice((0, 2)), block=r.randint(1, 9),
+             wait_s=r.choice((0.0, 0.01, 0.1))),
+        Step("sink", "sink", ("b",), ordered=r.random() < 0.6),
+    ]  # fmt: skip
+    return [*steps, *[Step("j", "join", ("a", "b")), Step("log", "sink", ("j",))][: r.choice((0, 2))]]
+
+
+def gathered(r: random.Random) -> list[Step]:
+    """Groups in the order of arrival."""
+    return [
+        source(r, size=r.choice((None, 30))),
+        Step("a", "map", ("src",), r.randint(1, 2), drop=r.choice((0, 3))),
+        Step("g", "batch", ("a",), r.randint(1, 3), block=r.randint(1, 7), wait_s=r.choice((0.0, 0.01, 0.1))),
+        Step("b", "map", ("g",), 2),
+        Step("sink", "sink", ("b",), r.randint(1, 2)),
+    ]
+
+
 def newest(r: random.Random) -> list[Step]:
     """Readers that get no more than the latest items, beside one that gets them all."""
     kind = r.choice(("map", "map", "split", "train", "teach"))
@@ -351,6 +376,8 @@ SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
     switch,
     meet,
     apart,
+    blocks,
+    gathered,
     newest,
 )
 

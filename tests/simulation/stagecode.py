@@ -46,9 +46,13 @@ def plan_of(steps: list[Step]) -> Plan:
             "ordered": step.ordered,
             "checkpoint": step.checkpoint,
         }
+        if step.block:
+            options |= {"max_wait_s": step.wait_s, "batch_size": step.block if step.kind == "map" else None}
         if step.kind == "source":
             options |= {"partitions": step.partitions, "epochs": step.epochs}
         args = {"names": list(step.inputs), "on": step.on, "within": step.within} if step.on else {}
+        if step.kind == "batch" and step.block:
+            args = {"size": step.block, "order": "arrival"}
         if step.grid:
             options["grid"] = {"v": list(range(step.grid))}
         specs.append(StageSpec(step.name, run, step.inputs, args, Options(**options),
@@ -59,6 +63,10 @@ def plan_of(steps: list[Step]) -> Plan:
 
 def keep(step: Step, value: Any) -> bool:
     return not step.drop or bool(crc32(repr((step.name, value)).encode()) % step.drop)
+
+
+def mapped(step: Step, value: Any) -> Any:
+    return ("m", step.name, value) if keep(step, value) else None
 
 
 def children(step: Step, value: Any) -> int:
@@ -162,8 +170,10 @@ def _target(step: Step, stage: StagePlan, database: Database) -> Callable[..., A
     match step.kind:
         case "source":
             return lambda node: lambda: _source_items(step, stage, node.caller.current.run)
+        case "map" if step.block:
+            return lambda: lambda values: [mapped(step, value) for value in values]
         case "map":
-            return lambda: lambda value: ("m", step.name, value) if keep(step, value) else None
+            return lambda: lambda value: mapped(step, value)
         case "tag":
             return lambda: lambda value: tagged(step, value) if keep(step, value) else None
         case "spread":
@@ -191,7 +201,7 @@ def _route(step: Step, value: Any) -> Any:
 def grouping(step: Step) -> Grouping:
     """Make the grouping stage of a step."""
     more = {"drop_last": True} if step.drop_last else {}
-    made: Grouping = getattr(stages, step.kind)(step.size, **more)
+    made: Grouping = getattr(stages, step.kind)(step.block or step.size, **more)
     return made
 
 

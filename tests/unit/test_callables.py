@@ -224,5 +224,5 @@ def test_a_callable_without_a_signature_takes_anything():
 def test_built_ins_are_described_without_their_module(tmp_path):
     info = describe("zpipe.stages:batch", tmp_path)
 
-    assert (info.form, [p.name for p in info.parameters]) == ("group", ["size", "drop_last"])
+    assert (info.form, [p.name for p in info.parameters]) == ("group", ["size", "drop_last", "order"])
     assert describe("zpipe.stages:unbatch", tmp_path).form == "split"

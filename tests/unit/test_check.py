@@ -358,19 +358,58 @@ def test_a_stage_may_keep_only_the_latest():
     ("stages", "fault"),
     [
         ({"x": {**reading("features", latest("src")), "ordered": True}},
-         "stage.x.from: stage 'x' keeps only the latest of 'src', but it remembers across items and needs every item"),
+         "stage 'x' keeps only the latest of 'src', but it remembers across items and needs source order"),
         ({"x": reading("features", latest("src")), "y": reading("Accumulate", "x")},
-         "stage.x.from: stage 'x' keeps only the latest of 'src', but 'y' remembers across items and needs every item"),
+         "stage 'x' keeps only the latest of 'src', but 'y' remembers across items and needs source order"),
         ({"x": reading("features", latest("src")), "y": {"run": f"{M}:pair", "join": ["src", "x"]}},
-         "stage.x.from: stage 'x' keeps only the latest of 'src', but 'y' joins and needs every item"),
+         "stage 'x' keeps only the latest of 'src', but 'y' joins and needs source order"),
         ({"x": reading("features", [*latest("src.a"), "src.b"])},
-         "stage.x.from: stage 'x' keeps only the latest of one output of 'src': keep that of all, or of none"),
+         "stage 'x' keeps only the latest of one output of 'src': keep that of all, or of none"),
+        ({"x": {**BATCH_OF_TWO, "args": {"size": 2, "order": "arrival"}}, "y": reading("Train", "x")},
+         "stage 'x' groups items as they come, but 'y' remembers across items and needs source order"),
         ({"x": {"run": f"{M}:pair", "join": [*latest("src"), "y"]}, "y": reading("features", "src")},
-         "stage.x.join: stage 'x': a join needs every item of 'src': leave keep out"),
+         "stage 'x': a join needs every item of 'src': leave keep out"),
     ],
 )  # fmt: skip
-def test_what_needs_every_item_cannot_be_below_the_latest(stages, fault):
-    assert fault in faults(src=SOURCE, **stages)
+def test_what_needs_source_order_cannot_be_below_what_has_none(stages, fault):
+    assert fault in [text.partition(": ")[2] for text in faults(src=SOURCE, **stages)]
+
+
+ARRIVAL = {**BATCH_OF_TWO, "args": {"size": 2, "order": "arrival"}}
+
+
+def test_a_call_may_take_a_block_of_items():
+    assert reader("features", batch_size=8, max_wait_s=0.5) == []
+    assert faults(src=SOURCE, x={**ARRIVAL, "max_wait_s": 1, "workers": 2}) == []
+    assert joined("pair", "a", "b", a=A, b=B) == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "fault"),
+    [
+        ({**reading("Train", "src"), "batch_size": 8},
+         "batch_size: stage 'x' has state() and so remembers, for which blocks of arrival are never the same: leave "
+         "batch_size out, or put zp.batch above"),
+        ({**reading("zpipe.stages:unbatch", "src"), "batch_size": 8},
+         "batch_size: stage 'x' (zpipe.stages:unbatch) takes one item at a time: leave batch_size out, or put zp.batch "
+         "above"),
+        ({**reading("zpipe.sinks:sqlite", "src"), "args": {"path": "x"}, "batch_size": 8},
+         "batch_size: stage 'x' commits blocks by itself: leave batch_size out, or put zp.batch above"),
+        ({**reading("crops", "src"), "batch_size": 8},
+         "batch_size: stage 'x' yields, but a block of items needs a list with an output for each: leave batch_size "
+         "out, or put zp.batch above"),
+        ({**reading("features", "src"), "max_wait_s": 1.5},
+         "max_wait_s: stage 'x': max_wait_s is how long a block waits to fill: give it a batch_size"),
+        ({**reading("features", "src"), "batch_size": 2, "max_wait_s": -1},
+         "max_wait_s: stage 'x': max_wait_s must be a number of seconds, at least 0, not -1"),
+        ({**BATCH_OF_TWO, "max_wait_s": 1},
+         "max_wait_s: stage 'x': max_wait_s is for groups in the order of arrival: set order = 'arrival' in args"),
+        ({**ARRIVAL, "args": {"size": 2, "order": "arrival", "drop_last": True}},
+         "args.drop_last: stage 'x': in the order of arrival any group may be the last: leave drop_last out"),
+    ],
+)  # fmt: skip
+def test_a_block_of_items_must_make_sense(stage, fault):
+    assert faults(src=SOURCE, x=stage) == [f"stage.x.{fault}"]
 
 
 SPLIT = {"run": "zpipe.stages:split", "from": "src", "args": {"weights": {"train": 9, "test": 1}}}

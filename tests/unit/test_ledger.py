@@ -142,14 +142,26 @@ def test_what_waits_longest_is_called_first_one_run_at_a_time() -> None:
     assert bench.ledger.idle
 
 
-def test_a_sink_that_commits_takes_runs_until_the_limit_is_reached() -> None:
+def test_where_jobs_join_one_takes_items_of_several_runs_up_to_the_limit() -> None:
     bench = Bench(joins=True)
     for position in (0, 2, 4, 6):
         bench.arrive(position, 2)
     job = bench.take(limit=3)
-    assert (taken(job), job.n) == ([(0, 0, 2), (2, 0, 2)], 4)
-    assert taken(bench.take(limit=2)) == [(4, 0, 2)]
-    assert taken(bench.take(limit=64)) == [(6, 0, 2)]
+    assert (taken(job), job.n) == ([(0, 0, 2), (2, 0, 1)], 3)
+    assert taken(bench.take(limit=2)) == [(2, 1, 2), (4, 0, 1)]
+    assert taken(bench.take(limit=64)) == [(4, 1, 2), (6, 0, 2)]
+    assert bench.ledger.idle and bench.ledger.queued_items == 0
+
+
+def test_a_run_that_several_calls_share_is_settled_by_the_last_of_them() -> None:
+    bench = Bench(joins=True)
+    bench.arrive(0, 5)
+    first, second = bench.take(limit=3), bench.take(limit=3)
+    assert first is not None and second is not None
+    bench.ledger.done(second)
+    assert bench.counts == (0, 1)
+    bench.ledger.done(first)
+    assert bench.counts == (5, 6)
 
 
 def test_all_runs_of_a_commit_are_settled_by_it() -> None:

@@ -17,7 +17,7 @@ from zpipe.values.paths import Run
 class Record:
     """One run that arrived, from its first address to its settlement."""
 
-    __slots__ = ("addresses", "closed", "key", "ledger", "pend", "run")
+    __slots__ = ("addresses", "closed", "key", "ledger", "left", "pend", "run", "taken")
 
     def __init__(self, ledger: Ledger, address: Address, run: Run) -> None:
         self.ledger = ledger
@@ -26,6 +26,8 @@ class Record:
         self.key = run.key
         self.pend = 0
         self.closed = False
+        self.taken = 0  # items that were given to calls,
+        self.left = run.n  # and those whose call has not returned
 
     def settled(self) -> None:
         self.ledger.settled(self)
@@ -36,7 +38,7 @@ class Ledger:
 
     def __init__(self, limits: Limits, *, joins: bool = False) -> None:
         self.limits = limits
-        self.joins = joins  # whether one job may hold several runs: it has no outputs, then
+        self.joins = joins  # whether one job may hold several runs, and parts of them
         self.queue: deque[Record] = deque()
         self.records: dict[tuple[object, ...], Record] = {}
         self.recent: OrderedDict[tuple[object, ...], None] = OrderedDict()
@@ -64,20 +66,29 @@ class Ledger:
         self.queued_items += run.n
 
     def take(self, limit: int) -> Job | None:
-        """Return the run that waits longest; for a sink that commits, as many as `limit` items allow."""
+        """Return the run that waits longest; where jobs join, the `limit` items that do."""
         if not self.queue:
             return None
         job = Job(Job.ITEMS, self.queue[0])
         while self.queue and (not job.records or (self.joins and job.n < limit)):
-            record = self.queue.popleft()
-            self.queued_items -= record.run.n
+            record = self.queue[0]
+            a, b = record.taken, record.run.n
+            if self.joins:
+                b = min(b, a + limit - job.n)
+            record.taken = b
+            if b == record.run.n:
+                self.queue.popleft()
+            self.queued_items -= b - a
             job.records.append(record)
-            job.add(record.run, 0, record.run.n)
+            job.add(record.run, a, b)
         return job
 
     def done(self, job: Job) -> None:
         """The function has returned for every item of the job, its outputs are in the outlet."""
-        for record in job.records:
+        for record, (_, a, b) in zip(job.records, job.stretches, strict=True):
+            record.left -= b - a
+            if record.left:
+                continue
             record.closed = True
             for address in record.addresses:
                 address.consume()

@@ -14,7 +14,7 @@ class Job:
     """Items to call in this order, or a boundary: the end of an epoch, or of everything.
 
     `stretches` are (run, a, b): items a..b-1 of a run.  In a stage without memory marks stand among them;
-    a stage with memory passes marks on by itself.
+    a stage with memory passes marks on by itself.  There is one stretch for each of `records`, where there are any.
     """
 
     ITEMS, EPOCH, FINISH, SOURCE = "items", "epoch", "finish", "source"

@@ -33,6 +33,8 @@ class Role:
     latest: Set[int] = frozenset()  # of the inputs, those that keep only the latest
     memory: bool = False
     commits: bool = False
+    block: int = 0  # most items that one call takes together; 0: it takes one
+    wait_s: float = 0.0  # for a block to fill
     depths: Mapping[int, int] = field(default_factory=dict)  # of the paths on each lane, for a stage with memory
     lanes: Sequence[int] = ()
     hooks: Sequence[int] = ()
@@ -73,6 +75,7 @@ class Worker:
         self.refused = 0
         self.now_s = 0.0  # of the last event
         self.calling = False  # whether a job is under way
+        self.due_s: float | None = None  # when a block that waits to fill is called as it is
         edges = [
             Edge(e.number, e.marked, e.lane_map(), e.outputs, self.latest_type() if e.keep == "latest" else None)
             for e in role.outputs
@@ -84,13 +87,14 @@ class Worker:
         elif role.memory:
             self.intake = self.memory_type(role.depths, role.lanes, role.hooks, self._pass_on, self._unsettled)
         else:
-            self.intake = self.ledger_type(limits, joins=role.commits)
+            self.intake = self.ledger_type(limits, joins=role.commits or role.block > 0)
         act = self.actions.append
         self.inlet: Inlet | None = None
         if not isinstance(self.intake, Source):
             self.inlet = self.inlet_type(inc, set(role.inputs), limits, self.intake)
             self.inlet.latest = frozenset(role.latest)
-            self.inlet.least = min(limits.commit_items, limits.window_max) if role.commits else 0
+            least = limits.commit_items if role.commits else 2 * role.block  # one in its call, and the next
+            self.inlet.least = min(least, limits.window_max)
             self.inlet.dial_acks = lambda link: act(("dial_acks", link))
             self.inlet.send_ack = lambda ack: act(("ack", ack))
             self.inlet.hang_up = lambda link: act(("hang_up_acks", link))
@@ -150,15 +154,30 @@ class Worker:
     # -- work ---------------------------------------------------------------------------------------
 
     def take(self, limit: int) -> Job | None:
-        """Return what to call next: nothing while earlier outputs wait for credit."""
-        job = None if self.outlet.backlog else self.intake.take(limit)
+        """Return what to call next: nothing while earlier outputs wait for credit, or a block for more items."""
+        job = None if self._waits_to_fill() or self.outlet.backlog else self.intake.take(limit)
         self.calling = job is not None
         return job
 
-    def emit(self, run: Run, parent: Parent) -> None:
-        """Send outputs on their way."""
+    def _waits_to_fill(self) -> bool:
+        role = self.role
+        if role.wait_s and isinstance(self.intake, Ledger):
+            if not self.draining and 0 < self.intake.queued_items < role.block:
+                self.due_s = self.now_s + role.wait_s if self.due_s is None else self.due_s
+                if self.now_s < self.due_s:
+                    return True
+            self.due_s = None
+        return False
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether there is nothing to call now; what waits to fill a block is called at `due_s`."""
+        return self.intake.idle or self.due_s is not None
+
+    def emit(self, run: Run, *parents: Parent) -> None:
+        """Send outputs on their way; `parents` are what they were made from."""
         if self.outlet.edges:
-            self.outlet.emit(run, (parent,))
+            self.outlet.emit(run, parents)
 
     def done(self, job: Job, *, busy_s: float, dropped: int) -> None:
         """The job's function has returned, and its outputs were emitted."""

@@ -6,8 +6,8 @@ is a generator: it stops wherever the worker should look at its links, and goes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 from typing import Any, Protocol
 
 from zpipe.core.limits import Limits
@@ -66,7 +66,7 @@ class Caller:
         self.current = current
         self.blame = blame or Blame(None, current)
         self.limits = worker.limits
-        self.call = (lambda items: target(*items)) if stage.spread else target
+        self.call = _spread(target, stage.block > 0) if stage.spread else target
         self.grouping = target if isinstance(target, Grouping) else None
         if self.grouping is not None:
             self.grouping.number = stage.number
@@ -80,6 +80,8 @@ class Caller:
         self._perform: Callable[[Job], Iterator[None]]
         if stage.role == "source":
             self._perform = self._source
+        elif stage.block:
+            self._perform = self._block if self.grouping is None else self._gather
         elif self.grouping is not None:
             self._perform = self._group
         elif "commit" in stage.hooks:
@@ -96,6 +98,8 @@ class Caller:
     @property
     def limit(self) -> int:
         """Return how many items the next job may hold."""
+        if self.stage.block:
+            return self.stage.block
         if self.grouping is not None:
             return self.grouping.room
         if self.saves_state:
@@ -220,6 +224,80 @@ class Caller:
             if parts:
                 self.worker.emit(run.like(start, parts, bytes(kinds) if any(kinds) else None), parent)
             run.values = None if b == run.n else run.values
+
+    def _block(self, job: Job) -> Iterator[None]:
+        """Call once for all items of the job; each output goes where its own input stood."""
+        spots = [(run, k) for run, a, b in job.stretches for k in range(a, b) if not run.mark(k)]
+        results = iter(self._called(spots) if spots else ())
+        for record, (run, a, b) in zip(job.records, job.stretches, strict=True):
+            if self.stage.outputs:
+                parts = [None if run.mark(k) else self._part(next(results), run, k) for k in range(a, b)]
+                kinds = bytes(run.mark(k) or (Mark.TOMB if parts[k - a] is None else 0) for k in range(a, b))
+                self._emit(run, a, parts, kinds, record)
+            run.values = None if b == run.n else run.values
+        return
+        yield
+
+    def _called(self, spots: list[tuple[Run, int]]) -> Sequence[Any]:
+        """Return what the stage makes of these items, one output for each."""
+        run, k = spots[0]
+        current, since = self.current, self.clock()
+        current.run, current.index, current.block = run, k, spots
+        self.blame.note(run, k)
+        try:
+            made = self.call([self._values(run)[k] for run, k in spots])
+        except Exception as error:
+            raise self._failed(error, run, k, len(spots)) from error
+        finally:
+            current.block = None
+        self.busy_s += self.clock() - since
+        if self.stage.outputs and not (isinstance(made, list | tuple) or hasattr(made, "__array_interface__")):
+            what = f"returned a {type(made).__name__}: return a list with an output for each item, None to drop it"
+        elif self.stage.outputs and len(made) != len(spots):
+            what = f"returned {len(made)} outputs: return one for each item, None to drop it"
+        else:
+            return made if self.stage.outputs else ()
+        raise self._failed(StageError(what), run, k, len(spots))
+
+    def _part(self, result: Any, run: Run, k: int) -> Any:
+        if result is None:
+            self.dropped += 1
+            return None
+        return self._encode(self.codec.encode, result, run, k)
+
+    def _emit(self, run: Run, a: int, parts: list[Any], kinds: bytes, parent: Parent) -> None:
+        """Send parts that stand at the items from `a` on, within the bounds of a frame."""
+        ends, nbytes = [0], 0
+        for k, part in enumerate(parts):
+            alone = part is not None and travels_alone(part, self.limits)
+            if ends[-1] < k and (alone or nbytes >= self.limits.frame_bytes):
+                ends.append(k)
+                nbytes = 0
+            nbytes += 0 if part is None else self.limits.frame_bytes if alone else part.nbytes
+        for start, end in pairwise([*ends, len(parts)]):
+            marks = kinds[start:end]
+            self.worker.emit(run.like(a + start, parts[start:end], marks if any(marks) else None), parent)
+
+    def _gather(self, job: Job) -> Iterator[None]:
+        """Make one group of what has come, in the order in which it has."""
+        assert self.grouping is not None
+        since = self.clock()
+        members = [
+            Member(run.path(k), run.digest, run.epoch, self._values(run)[k])
+            for run, a, b in job.stretches
+            for k in range(a, b)
+        ]
+        run, k, _ = job.stretches[0]
+        self.current.run, self.current.index = run, k
+        for made in self._guarded(self.grouping.made(members), run, k):
+            if made.mark == Mark.ITEM:  # marks are for stages with memory, and there is none below
+                lane, position, *elements = made.path
+                part = self._encode(self.codec.encode, made.value, run, k)
+                group = Run(lane, position, tuple(elements), 1, [part], epoch=made.epoch, digest=made.digest)
+                self.worker.emit(group, *job.records)
+        self.busy_s += self.clock() - since
+        return
+        yield
 
     def _split(self, job: Job) -> Iterator[None]:
         assert job.parent is not None
@@ -496,11 +574,17 @@ class Caller:
         part.output = name
         return part
 
-    def _failed(self, error: Exception, run: Run, k: int) -> StageError:
+    def _failed(self, error: Exception, run: Run, k: int, block: int = 1) -> StageError:
         where = f"stage {self.stage.name!r} at {run.text(self.current.lane_names, k)}"
+        where += f" and {block - 1} more items" if block > 1 else ""
         what = "" if isinstance(error, ZpipeError) else f" raised {type(error).__name__}"
         kind = EncodeError if isinstance(error, EncodeError) else StageError
         return kind(f"{where}{what}: {one_line(error)}")
+
+
+def _spread(target: Callable[..., Any], blocks: bool) -> Callable[[list[Any]], Any]:
+    """Return what calls `target` with the items of a join one by one, or with a list of those of each arm."""
+    return lambda items: target(*map(list, zip(*items, strict=True)) if blocks else items)
 
 
 def _unread(stage: str, name: str, outputs: set[str]) -> str:

@@ -151,7 +151,8 @@ class Node:
             stage.name, worker=worker_name(stage, 0), lane_names=plan.lane_names, run_key=plan.run_key,
             run_folder=folder, variant=stage.variant,
         )  # fmt: skip
-        self.worker = Worker(stage.number + 1, role_of(plan, replace(stage, workers=1), 0, {}, {}), Limits())
+        alone = replace(stage, workers=1, wait_s=0.0)
+        self.worker = Worker(stage.number + 1, role_of(plan, alone, 0, {}, {}), Limits())
         with self._inside():
             target = build(stage, Path(plan.folder))
             self.caller = Caller(stage, target, self.worker, WireCodec(), time.monotonic, self.current)

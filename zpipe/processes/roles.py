@@ -28,6 +28,8 @@ def role_of(
         latest={number for number in stage.inputs if plan.edges[number].keep == "latest"},
         memory=stage.memory,
         commits="commit" in stage.hooks,
+        block=stage.block,
+        wait_s=stage.wait_s,
         depths=stage.depth_map(),
         lanes=stage.lanes,
         hooks=stage.hooks_above,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import math
 import os
 import secrets
 import signal
@@ -219,7 +220,7 @@ class WorkerProcess:
             worker.dispatch(now_s)
             links.act(now_s)
             blocked = worker.outlet.backlog
-            idle = activity is None and worker.intake.idle
+            idle = activity is None and worker.is_idle
             if idle:
                 caller.idle()
             due = frames >= limits.ack_frames or now_s - flushed_s >= limits.ack_s
@@ -233,10 +234,10 @@ class WorkerProcess:
                     caller.blame.settled[0] = 1
                 if isinstance(worker.intake, Source):
                     self._publish_sources(worker)
-            if (idle and worker.intake.idle) or blocked:
+            if (idle and worker.is_idle) or blocked:
                 waiting = links.retry(now_s) or held_back
                 if not (self.control.inbox or worker.actions):
-                    readable = links.wait(RETRY_MS if waiting else IDLE_MS)
+                    readable = links.wait(RETRY_MS if waiting else _sleep_ms(worker.due_s, now_s))
                     slept_s = clock() - now_s
                     if heard in readable:
                         self._heed(clock())  # even when there is nothing: what woke us is taken note of
@@ -348,6 +349,11 @@ class WorkerProcess:
             "unreached": len(self.links.unreached) if self.links else 0,
             "rss": _rss(), "saves": int(isinstance(intake, Memory) and intake.saves),
         }  # fmt: skip
+
+
+def _sleep_ms(due_s: float | None, now_s: float) -> int:
+    """Return how long to sleep: until a block that waits to fill is due, at the latest."""
+    return IDLE_MS if due_s is None else min(IDLE_MS, max(0, math.ceil(1000 * (due_s - now_s))))
 
 
 def _progress(worker: Worker) -> int:

@@ -134,7 +134,7 @@ class Node:
             if next(self.activity, self) is self:
                 self.activity = None
             worker.dispatch(now_s)
-        idle = self.activity is None and worker.intake.idle
+        idle = self.activity is None and worker.is_idle
         if idle:
             self.caller.idle()
         worker.dispatch(now_s)
@@ -147,6 +147,8 @@ class Node:
         if worker.is_drained:
             self.world.leave(self)
             return
+        if worker.due_s is not None:
+            self.world.wake(self, worker.due_s)
         if worked and not worker.outlet.backlog:
             self.world.wake(self, now_s + max(cost, 1e-6))
 

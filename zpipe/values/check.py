@@ -34,7 +34,7 @@ def check(pipeline: Pipeline) -> list[Fault]:
         if info is not None:
             infos[spec.name] = info
             found += check_callable(spec, info, is_read=bool(pipeline.readers(spec.name)))
-    found += _below_latest(pipeline, infos)
+    found += _out_of_order(pipeline, infos)
     found += check_tests(pipeline.tests, pipeline.stages)
     faults = [*pipeline.faults, *(Fault(pipeline.place(path), text) for path, text in found)]
     return list(dict.fromkeys(faults))
@@ -46,18 +46,20 @@ def outputs_of_split(spec: StageSpec) -> tuple[str, ...]:
     return tuple(weights) if isinstance(weights, dict) else ()
 
 
-def _below_latest(pipeline: Pipeline, infos: Mapping[str, CallableInfo]) -> Found:
-    """Find stages that need every item, where an edge above keeps only the latest."""
+def _out_of_order(pipeline: Pipeline, infos: Mapping[str, CallableInfo]) -> Found:
+    """Find stages that need every item in source order, below what leaves some out or groups them by arrival."""
     for spec in pipeline.stages:
         at, stage = f"stage.{spec.name}.from", f"stage {spec.name!r}"
         for above in dict.fromkeys(read.partition(".")[0] for read in spec.latest):
             if any(read.partition(".")[0] == above and read not in spec.latest for read in spec.inputs):
                 yield at, f"{stage} keeps only the latest of one output of {above!r}: keep that of all, or of none"
-        for below in _below(pipeline, spec) if spec.latest else ():
+        what = f"keeps only the latest of {spec.latest[0]!r}" if spec.latest else ""
+        what = "groups items as they come" if spec.groups_arrivals else what
+        for below in _below(pipeline, spec) if what else ():
             if below.joins or (below.name in infos and is_memory(below, infos[below.name])):
                 why = "joins" if below.joins else "remembers across items"
-                what = "it" if below is spec else repr(below.name)
-                yield at, f"{stage} keeps only the latest of {spec.latest[0]!r}, but {what} {why} and needs every item"
+                who = "it" if below is spec else repr(below.name)
+                yield at, f"{stage} {what}, but {who} {why} and needs source order"
 
 
 def _below(pipeline: Pipeline, spec: StageSpec) -> list[StageSpec]:

@@ -6,7 +6,7 @@ all else is worked out when asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -51,10 +51,11 @@ class Output:
 class Current:
     """What the code of one stage is called for: the item of `run` at `index`; no run before the first.
 
+    In a call for a block of items `block` has (run, index) of each.
     `lane_names` are those of the plan, `crops[1]` for the second partition of crops.
     """
 
-    __slots__ = ("_rng", "_rng_of", "index", "run", "run_folder", "run_key", "lane_names", "stage",
+    __slots__ = ("_rng", "_rng_of", "block", "index", "run", "run_folder", "run_key", "lane_names", "stage",
                  "variant", "worker")  # fmt: skip
 
     def __init__(
@@ -75,20 +76,21 @@ class Current:
         self.variant = MappingProxyType(dict(variant or {}))
         self.run: Run | None = None
         self.index = 0
+        self.block: Sequence[tuple[Run, int]] | None = None
         self._rng: Generator | None = None
         self._rng_of: tuple[Any, ...] = ()
 
-    def item(self) -> Item:
-        """Return a view of the item at hand; ConfigError when there is none."""
-        run = self.run
+    def item(self, k: int | None = None) -> Item:
+        """Return a view of the item at hand, of a block the `k`-th; ConfigError when there is none."""
+        run, index = self._at("item", k)
         if run is None:
             raise ConfigError(f"stage {self.stage!r} calls zp.item() before its first item: call it in __call__")
         source = self.lane_names.get(run.lane, str(run.lane)).partition(">")[0]
         name, _, partition = source.partition("[")
         siblings = sum(other.partition("[")[0] == name for other in self.lane_names.values() if ">" not in other)
         return Item(
-            path=run.text(self.lane_names, self.index),
-            position=run.path(self.index)[1],
+            path=run.text(self.lane_names, index),
+            position=run.path(index)[1],
             epoch=run.epoch,
             attempt=run.attempt,
             variant=self.variant,
@@ -97,17 +99,27 @@ class Current:
             partitions=max(1, siblings),
         )
 
-    def rng(self) -> Generator:
+    def _at(self, name: str, k: int | None) -> tuple[Run | None, int]:
+        if self.block is None and k is None:
+            return self.run, self.index
+        if self.block is None:
+            raise ConfigError(f"zp.{name}({k}): stage {self.stage!r} is given one item at a time: leave {k} out")
+        if k is None or not 0 <= k < len(self.block):
+            what = f"zp.{name}({'' if k is None else k}): stage {self.stage!r} is given a block of {len(self.block)}"
+            raise ConfigError(f"{what}: say which of them, zp.{name}(0) for the first")
+        return self.block[k]
+
+    def rng(self, k: int | None = None) -> Generator:
         """Return the generator of the item at hand, or of the stage before the first; one object per item.
 
         Philox, keyed by BLAKE2b-128 over the run's key, the stage and the item's path.
         """
-        run = self.run
-        at = () if run is None else (run, run.path(self.index), run.digest)
+        run, index = self._at("rng", k)
+        at = () if run is None else (run, run.path(index), run.digest)
         if self._rng is None or at != self._rng_of:
             import numpy as np  # only for those who ask
 
-            path = "" if run is None else run.text(self.lane_names, self.index)
+            path = "" if run is None else run.text(self.lane_names, index)
             name = f"{self.run_key}\0{self.stage}\0{path}".encode()
             key = blake2b(name, digest_size=16).digest()
             self._rng, self._rng_of = np.random.Generator(np.random.Philox(_key_class()(key))), at
@@ -158,21 +170,21 @@ def out(name: str, value: Any) -> Output:
     return Output(name, value)
 
 
-def item() -> Item:
-    """Return a view of the item that the stage is called for.
+def item(k: int | None = None) -> Item:
+    """Return a view of the item that the stage is called for; in a call for a block of items, of its `k`-th.
 
     Raises ConfigError outside of a running stage.
     """
-    return _the("item").item()
+    return _the("item").item(k)
 
 
-def rng() -> Generator:
+def rng(k: int | None = None) -> Generator:
     """Return a random generator seeded by the run's key, the stage and the path of the item at hand.
 
-    The same item gets the same numbers in every replay, on any worker; ask for it anew with each item.
-    Raises ConfigError outside of a running stage.
+    In a call for a block of items that of its `k`-th.  The same item gets the same numbers in every replay, on any
+    worker; ask for it anew with each item.  Raises ConfigError outside of a running stage.
     """
-    return _the("rng").rng()
+    return _the("rng").rng(k)
 
 
 def run_folder() -> Path:

@@ -41,7 +41,8 @@ def whole(least: int) -> Rule:
     return Rule(rule, {"type": "integer", "minimum": least})
 
 
-def _word(*words: str) -> Rule:
+def word(*words: str) -> Rule:
+    """Return the rule of a word out of these."""
     text = f"must be one of {', '.join(map(repr, words))}"
     return Rule(lambda value: None if value in words else text, {"enum": list(words)})
 
@@ -50,6 +51,12 @@ def _word(*words: str) -> Rule:
 def _on(value: Any) -> str | None:
     good = isinstance(value, str) and (value in ("path", "position") or re.fullmatch("field:.+", value))
     return None if good else "must be 'path', 'position' or 'field:NAME'"
+
+
+@shaped(type="number", minimum=0)
+def _seconds(value: Any) -> str | None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+    return None if good else "must be a number of seconds, at least 0"
 
 
 @shaped(type="boolean")
@@ -111,17 +118,21 @@ class Options:
     workers: int = _option(1, whole(1), "processes; 1 for a stage with memory, at most `partitions` for a source")
     epochs: int = _option(1, whole(1), "how often it is called", of="source")
     partitions: int = _option(1, whole(1), "streams of their own", of="source")
-    replay: str = _option("skip", _word("seek", "skip", "no"), '`"skip"`, `"seek"` or `"no"`', of="source")
+    replay: str = _option("skip", word("seek", "skip", "no"), '`"skip"`, `"seek"` or `"no"`', of="source")
     ordered: bool = _option(False, switch, "inputs in source order", of="reader")
     checkpoint: int | None = _option(
         None, whole(1), "save every so many items; needs `state` and `restore`", of="reader"
     )
+    batch_size: int | None = _option(
+        None, whole(1), "most items of one call: it takes a list and returns a list", of="reader"
+    )
+    max_wait_s: float = _option(0.0, _seconds, "how long a block of `batch_size` waits to fill", of="reader")
     on: str = _option("path", _on, 'of a join: `"path"` below a fork, else `"position"` or `"field:NAME"`', of="reader")
     within: int | None = _option(
         None, whole(0), "of a join on a field: positions of its source that an item waits for a partner", of="reader"
     )
     unmatched: str = _option(
-        "drop", _word("drop", "stop"), "of a join: what becomes of an item that finds no partner", of="reader"
+        "drop", word("drop", "stop"), "of a join: what becomes of an item that finds no partner", of="reader"
     )
     grid: dict[str, list[Any]] = _option(
         {}, _grid, "a table of lists: one variant per combination, its values among the args"
@@ -150,7 +161,7 @@ READER_ONLY = frozenset(name for name, f in FIELDS.items() if f.metadata["of"] =
 
 # Words of pipelines that this version refuses with a line of their own instead of a "did you mean".
 LATER = frozenset(
-    ("listen", "cmd", "python", "image", "batch_size", "max_wait_s", "retries", "on_error",
+    ("listen", "cmd", "python", "image", "retries", "on_error",
      "timeout", "restart", "outputs")
 )  # fmt: skip
 

@@ -67,6 +67,8 @@ class StagePlan:
     kept: tuple[int, ...] = ()  # of a stage that joins arms: the lanes on which it goes on, those of one arm
     unread: tuple[str, ...] = ()  # outputs whose readers were cut off: what goes there is dropped
     spread: bool = False  # its callable is given the items of a join one by one
+    block: int = 0  # most items that its callable takes together, in a list; 0: it takes one
+    wait_s: float = 0.0  # for a block to fill, in seconds
     epochs: int = 1
     partitions: int = 1
     replay: str = "skip"
@@ -222,6 +224,7 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
                 hooks_above=tuple(sorted(lane for lane in arriving if lane in lanes.hooks)),
                 epochs=options.epochs, partitions=options.partitions, replay=options.replay,
                 checkpoint=options.checkpoint, variant=variant, spread=spec.joins,
+                block=args["size"] if spec.groups_arrivals else options.batch_size or 0, wait_s=options.max_wait_s,
                 kept=tuple(sorted(leaving)) if spec.run in (JOIN, JOIN_ON) else (),
             )
         )  # fmt: skip

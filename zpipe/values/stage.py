@@ -15,14 +15,14 @@ from types import MappingProxyType
 from typing import Any
 
 from zpipe.values.errors import ConfigError
-from zpipe.values.options import Options, Rule, plain, shaped, switch, whole
+from zpipe.values.options import Options, Rule, plain, shaped, switch, whole, word
 
 NAME = re.compile(r"[a-z][a-z0-9-]*")
-SPLIT = "zpipe.stages:split"
+BATCH, SPLIT = "zpipe.stages:batch", "zpipe.stages:split"
 ANY = "*"  # read in place of a name: what goes to any named output, with its name
 # What the plan puts above a stage that joins: for arms that part at a fork, and for others.
 JOIN, JOIN_ON = "zpipe.joins:join", "zpipe.joins:join_on"
-GROUPING = frozenset(("zpipe.stages:batch", "zpipe.stages:shuffle", "zpipe.stages:rechunk", JOIN, JOIN_ON))
+GROUPING = frozenset((BATCH, "zpipe.stages:shuffle", "zpipe.stages:rechunk", JOIN, JOIN_ON))
 
 
 @shaped(type="object", minProperties=1, additionalProperties={"type": "number", "exclusiveMinimum": 0})
@@ -35,7 +35,7 @@ def _weights(value: Any) -> str | None:
 
 # The args of each built-in: its rule and its default, `...` where it must be given.
 BUILT_INS: dict[str, dict[str, tuple[Rule, Any]]] = {
-    "zpipe.stages:batch": {"size": (whole(1), ...), "drop_last": (switch, False)},
+    BATCH: {"size": (whole(1), ...), "drop_last": (switch, False), "order": (word("source", "arrival"), "source")},
     "zpipe.stages:unbatch": {},
     "zpipe.stages:shuffle": {"size": (whole(1), ...), "seed": (whole(0), 0)},
     "zpipe.stages:rechunk": {"size": (whole(1), ...)},
@@ -85,7 +85,12 @@ class StageSpec:
     @property
     def is_grouping(self) -> bool:
         """Tell whether the stage is a built-in that groups items in source order."""
-        return self.run in GROUPING
+        return self.run in GROUPING and not self.groups_arrivals
+
+    @property
+    def groups_arrivals(self) -> bool:
+        """Tell whether the stage is a built-in that groups items as they come."""
+        return self.run == BATCH and self.args.get("order") == "arrival"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the stage's table in a pipeline file, defaults left out."""
@@ -201,9 +206,13 @@ def stage(
     return Stage(run, name, args or {}, options)
 
 
-def batch(size: int, *, drop_last: bool = False, **options: Any) -> Stage:
-    """Group `size` items in source order; the last group of the run may be shorter unless `drop_last`."""
-    return _built_in("batch", options, size=size, drop_last=drop_last)
+def batch(size: int, *, drop_last: bool = False, order: str = "source", **options: Any) -> Stage:
+    """Group `size` items in source order; the last group of the run may be shorter unless `drop_last`.
+
+    In the `order` "arrival" items are grouped as they come, by any number of workers, and a group that is not full
+    goes on after `max_wait_s`.
+    """
+    return _built_in("batch", options, size=size, drop_last=drop_last, order=order)
 
 
 def unbatch(**options: Any) -> Stage:

@@ -11,7 +11,7 @@ from inspect import Parameter
 from zpipe.values.callables import CallableInfo
 from zpipe.values.faults import did_you_mean
 from zpipe.values.options import FIELDS, LATER, READER_ONLY, SOURCE_ONLY, not_plain
-from zpipe.values.stage import BUILT_INS, StageSpec
+from zpipe.values.stage import BATCH, BUILT_INS, StageSpec
 
 Found = Iterator[tuple[str, str]]  # dotted path, text
 
@@ -58,6 +58,7 @@ def check_callable(spec: StageSpec, info: CallableInfo, *, is_read: bool) -> Fou
     yield from _form(spec, info, is_read=is_read)
     yield from _args(spec, info)
     yield from _memory(spec, info)
+    yield from _blocks(spec, info)
 
 
 def _form(spec: StageSpec, info: CallableInfo, *, is_read: bool) -> Found:
@@ -153,6 +154,30 @@ def _memory(spec: StageSpec, info: CallableInfo) -> Found:
     elif not can_save and (half := info.hooks & {"state", "restore"}):
         has, lacks = ("state", "restore") if "state" in half else ("restore", "state")
         yield f"{at}.run", f"{stage} ({spec.run}) has {has}() but no {lacks}(): a save needs both"
+
+
+def _blocks(spec: StageSpec, info: CallableInfo) -> Found:
+    at, stage, options = f"stage.{spec.name}", f"stage {spec.name!r}", spec.options
+    if options.batch_size is not None and spec.inputs and (why := _why_no_block(spec, info)):
+        yield f"{at}.batch_size", f"{stage} {why}: leave batch_size out, or put zp.batch above"
+    if options.max_wait_s and options.batch_size is None and not spec.groups_arrivals:
+        text = "max_wait_s is how long a block waits to fill: give it a batch_size"
+        if spec.run == BATCH:
+            text = "max_wait_s is for groups in the order of arrival: set order = 'arrival' in args"
+        yield f"{at}.max_wait_s", f"{stage}: {text}"
+    if spec.groups_arrivals and spec.args.get("drop_last"):
+        yield f"{at}.args.drop_last", f"{stage}: in the order of arrival any group may be the last: leave drop_last out"
+
+
+def _why_no_block(spec: StageSpec, info: CallableInfo) -> str | None:
+    if info.is_built_in:
+        return f"({spec.run}) takes one item at a time"
+    if info.form == "commit":
+        return "commits blocks by itself"
+    if info.form == "split":
+        return "yields, but a block of items needs a list with an output for each"
+    why = _why_memory(spec, info)
+    return why and f"{why}, for which blocks of arrival are never the same"
 
 
 def _why_memory(spec: StageSpec, info: CallableInfo) -> str | None:
