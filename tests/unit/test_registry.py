@@ -672,9 +672,15 @@ def test_the_table_shows_the_stages(bench: Bench) -> None:
         bench.now_s += 1.0
     rows = [{name: value for name, value in row.items() if name != "counters"} for row in bench.table()["stages"]]
     assert rows[:2] == [
-        {"name": "crops", "number": 0, "role": "source", "workers": 0, "wanted": None, "restarts": 0, "rate": 0},
-        {"name": "clean", "number": 1, "role": "transform", "workers": 2, "wanted": None, "restarts": 0, "rate": 20.0},
-    ]
+        {
+            "name": "crops", "number": 0, "role": "source", "reads": [], "scales": False, "workers": 0, "wanted": None,
+            "restarts": 0, "rate": 0,
+        },
+        {
+            "name": "clean", "number": 1, "role": "transform", "reads": ["crops"], "scales": True, "workers": 2,
+            "wanted": None, "restarts": 0, "rate": 20.0,
+        },
+    ]  # fmt: skip
 
 
 def test_the_table_shows_the_workers(bench: Bench) -> None:

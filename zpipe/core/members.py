@@ -273,6 +273,11 @@ def capacity(stage: StagePlan) -> int | None:
     return max(1, min(stage.workers, stage.partitions)) if stage.role == "source" else None
 
 
+def may_scale(stage: StagePlan) -> bool:
+    """Tell whether the number of a stage's workers may change while it runs."""
+    return stage.role != "source" and not stage.memory
+
+
 def planned(stage: StagePlan) -> int:
     """Return how many workers a stage begins with."""
     most = capacity(stage)

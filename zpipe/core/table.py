@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zpipe.core.members import Member, Members, sources_of
+from zpipe.core.members import Member, Members, may_scale, sources_of
 from zpipe.core.outcomes import Map
 from zpipe.core.progress import Progress
 from zpipe.values.plan import Plan, StagePlan
@@ -25,7 +25,8 @@ def run_line(plan: Plan, progress: Progress, now_s: float) -> Map:
 
 def stage_lines(plan: Plan, members: Members) -> list[Map]:
     """Return the stages with their counters over all lives; what is no sum is of the living."""
-    return [_stage_line(stage, members) for stage in plan.stages]
+    names = {edge.number: plan.stages[edge.from_].name for edge in plan.edges}
+    return [_stage_line(stage, members, [names[edge] for edge in stage.inputs]) for stage in plan.stages]
 
 
 def worker_lines(members: Members, now_s: float, suspect_s: float) -> list[Map]:
@@ -48,12 +49,14 @@ def source_lines(plan: Plan, progress: Progress) -> list[Map]:
     ]
 
 
-def _stage_line(stage: StagePlan, members: Members) -> Map:
+def _stage_line(stage: StagePlan, members: Members, reads: list[str]) -> Map:
     living = members.of(stage)
     return {
         "name": stage.name,
         "number": stage.number,
         "role": stage.role,
+        "reads": reads,
+        "scales": may_scale(stage),
         "workers": len(living),
         "wanted": members.wanted.get(stage.number),
         "restarts": members.restarts(stage),
