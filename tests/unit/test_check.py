@@ -132,7 +132,7 @@ def test_a_sound_pipeline_has_no_faults():
         faults(
             src={**SOURCE, "partitions": 2, "workers": 2, "epochs": 3},
             files={"run": f"{M}:Files"},
-            x={"run": f"{M}:features", "from": ["src", "files"], "workers": 4, "args": {"scale": 2}},
+            x={"run": f"{M}:features", "from": ["src", "files"], "workers": "2..4", "args": {"scale": 2}},
             group={"run": "zpipe.stages:batch", "from": "x", "args": {"size": 3}},
             fit={"run": f"{M}:Train", "from": "group", "grid": {"lr": [0.1, 1]}, "checkpoint": 5, "gpus": 1},
             sum={"run": f"{M}:Accumulate", "from": "fit"},
@@ -450,6 +450,9 @@ SOURCE_FAULTS = [
     ({"retries": 2}, "retries: option 'retries' is not supported by this version: leave it out"),
     ({"workers": True}, "workers: workers must be a whole number, at least 1, not True"),
     ({"workers": 1.0}, "workers: workers must be a whole number, at least 1, not 1.0"),
+    ({"workers": "0..4"}, "workers: workers must be a whole number, at least 1, or a range like \"1..8\", not '0..4'"),
+    ({"workers": "two"}, "workers: workers must be a whole number, at least 1, or a range like \"1..8\", not 'two'"),
+    ({"workers": "8..1"}, "workers: workers must be a range with the least first, like \"1..8\", not '8..1'"),
     ({"epochs": 0}, "epochs: epochs must be a whole number, at least 1, not 0"),
     ({"replay": "yes"}, "replay: replay must be one of 'seek', 'skip', 'no', not 'yes'"),
     (
@@ -483,6 +486,10 @@ SOURCE_FAULTS = [
         "gpus: wants 2 gpus for each worker from 1 devices: lower gpus or add devices",
     ),
     ({"ordered": True}, "ordered: ordered is an option of stages with inputs, but it is a source"),
+    (
+        {"workers": "1..2", "partitions": 2},
+        "workers: has workers = '1..2', but the workers of a source own its partitions: set a number",
+    ),
     (
         {"workers": 3, "partitions": 2},
         "workers: has 3 workers for 2 partitions: raise partitions or lower workers",
@@ -576,6 +583,17 @@ READER_FAULTS = [
         "features",
         {"workers": 2, "ordered": True},
         "workers: is ordered, so it has one worker, not 2: set workers = 1",
+    ),
+    (
+        "features",
+        {"workers": "1..4", "ordered": True},
+        "workers: is ordered, so it has one worker, not 1..4: set workers = 1",
+    ),
+    (
+        "features",
+        {"workers": "1..4", "grid": {"scale": [1, 2]}},
+        "workers: has workers = '1..4' and a grid, whose variants do not scale by themselves: "
+        "set a number, for each of them",
     ),
     (
         "features",

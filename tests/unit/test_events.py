@@ -78,6 +78,7 @@ def test_what_cannot_be_written_is_told_once_and_the_other_file_has_it_all(tmp_p
         ("died", {**DATA, "again": False}, ""),
         ("restarted", {"life": 2}, ""),
         ("left", {"status": 0}, ""),
+        ("scaled", {"before": 1, "after": 2, "why": "busy"}, "words\n"),
         ("warning", {}, "zpipe: words\n"),
         ("stopping", {}, "zpipe: words\n"),
         ("ended", {"state": "done", "error": "", "seconds": 1.0}, ""),

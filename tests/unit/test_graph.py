@@ -223,6 +223,18 @@ def test_a_summary_has_a_line_per_stage():
     assert lines[-1] == "7 stages (8 with each variant), 9 workers"
 
 
+def test_a_range_of_workers_is_shown_as_one():
+    x = zp.stage(double, workers="1..4")(zp.stage(numbers))
+    pipeline = zp.Pipeline("p", zp.stage(double, name="end", workers=2)(x))
+    rows = [" ".join(line.split()) for line in pipeline.summary().splitlines()[4:]]
+
+    assert [row.rpartition(" ")[2] for row in rows[:3]] == ["1", "1..4", "2"]
+    assert rows[-1] == "3 stages, 4..7 workers"
+    assert "1..4 workers" in draw(pipeline)
+    assert '    s_double["double<br/>1..4 workers"]' in mermaid(pipeline).splitlines()
+    assert "double<br/>3 workers<br/>" in mermaid(pipeline, {"double": Live(3, 1.0)})
+
+
 def test_the_columns_of_a_summary_stand_below_each_other():
     head, _, *rows = textures().summary().splitlines()[2:11]
 

@@ -38,6 +38,16 @@ def test_above_a_stage_that_joins_stands_what_joins_for_it():
     assert (add.workers, add.memory, add.spread) == (3, False, True)
 
 
+def test_a_stage_with_a_range_of_workers_begins_with_the_least(tmp_path):
+    joined = zp.stage(add, workers="2..5")(zp.stage(double, name="left")(x := zp.stage(numbers)), x)
+    pipeline = zp.Pipeline("p", zp.stage(double, name="end", workers=3)(joined))
+    pipeline.save(tmp_path / "p.toml")
+    assert zp.Pipeline.load(tmp_path / "p.toml").to_dict() == pipeline.to_dict()
+    made = plan(pipeline)
+    found = [(stage.name, stage.workers, stage.workers_max) for stage in made.stages[2:]]
+    assert found == [("add-join", 1, None), ("add", 2, 5), ("end", 3, None)]
+
+
 def test_a_join_knows_the_lanes_of_its_arms_and_goes_on_with_those_that_come_first():
     made = diamond()
     names = {name: lane for lane, name in made.lane_names.items()}

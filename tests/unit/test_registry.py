@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -674,11 +675,11 @@ def test_the_table_shows_the_stages(bench: Bench) -> None:
     assert rows[:2] == [
         {
             "name": "crops", "number": 0, "role": "source", "reads": [], "scales": False, "workers": 0, "wanted": None,
-            "restarts": 0, "rate": 0,
+            "pinned": False, "restarts": 0, "rate": 0,
         },
         {
             "name": "clean", "number": 1, "role": "transform", "reads": ["crops"], "scales": True, "workers": 2,
-            "wanted": None, "restarts": 0, "rate": 20.0,
+            "wanted": None, "pinned": False, "restarts": 0, "rate": 20.0,
         },
     ]  # fmt: skip
 
@@ -1155,6 +1156,36 @@ def test_what_cannot_be_scaled_says_why(scaling: Bench) -> None:
     refused(scale(scaling, "claen", 2), 404, "did you mean 'clean'?")
     refused(scale(scaling, "clean", 0), 400, "stage 'clean' needs a worker: 0 would stop the run")
     refused(scale(scaling, "clean", "2"), 400)
+
+
+def auto(bench: Bench, workers: int) -> dict[str, Any]:
+    return bench.say({"t": "SCALE", "stage": "clean", "workers": workers, "auto": True}, b"launcher")
+
+
+def test_a_stage_that_was_scaled_by_hand_does_not_scale_itself_any_more(scaling: Bench) -> None:
+    assert auto(scaling, 4)["t"] == "OK"
+    assert not any(row["pinned"] for row in scaling.table()["stages"])
+    scale(scaling, "clean", 2)
+    refused(auto(scaling, 5), 409, "stage 'clean' was scaled by hand")
+    scaling.restart()
+    refused(auto(scaling, 5), 409)
+    assert [row["name"] for row in scaling.table()["stages"] if row["pinned"]] == ["clean"]
+    assert wanted(scaling) == {"clean": 2}
+    assert scale(scaling, "clean", 6)["t"] == "OK"
+
+
+def test_where_nobody_starts_workers_a_range_bounds_how_many_may_join() -> None:
+    made = make_plan()
+    stages = [replace(made.stages[CLEAN], workers=1, workers_max=2) if s.name == "clean" else s for s in made.stages]
+    bench = Bench(replace(made, stages=tuple(stages)))
+    bench.join("clean", 11)
+    bench.join("clean", 12)
+    refused(bench.hello("clean", 13), 409, "stage 'clean' has workers = '1..2' and takes no more")
+    bench.say({"t": "DIED", "inc": 12})
+    bench.join("clean", 14, slot=1)
+    bench.starts_workers = True
+    bench.restart()
+    bench.join("clean", 15)
 
 
 def test_nobody_starts_workers_for_a_registry_alone(bench: Bench) -> None:

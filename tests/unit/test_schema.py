@@ -26,10 +26,11 @@ PAGES = {
     for n, text in enumerate(TOML.findall(path.read_text(encoding="utf-8")))
 }
 VALUES = (
+    *("1..8", "3..3", "0..4", "1..", "..2", "1-8", " 1..8", "1..8..9"),
     *(0, 1, -1, 2.5, True, False, "", "x", "seek", "no", [], {}, [0, 1], [0, 0], ["cuda:0", 1], [2.5], [[1]]),
     *({"A": "b"}, {"A": 1}, {"lr": [0.1, "x", True]}, {"lr": []}, {"lr": 1}, {"lr": ["a/b"]}, {"lr": [[1]]}),
 )
-CANNOT_SAY = ([0, "0"], {"lr": [1, 1]})  # each names something twice, as text
+CANNOT_SAY = ([0, "0"], {"lr": [1, 1]}, "8..1")  # names something twice, as text; is a range turned round
 
 SOURCE = '[stage.a]\nrun = "m:f"\n'
 READER = f'{SOURCE}[stage.b]\nrun = "m:f"\nfrom = "a"\n'

@@ -126,6 +126,7 @@ def test_set_changes_args(write, set_, args):
     ("set_", "options"),
     [
         ("crops.partitions=8", {"partitions": 8}),
+        ("crops.workers=1..4", {"workers": "1..4"}),
         ("crops.env.THREADS=8", {"env": {"THREADS": "8"}}),
         ('crops.env={ A = "1" }', {"env": {"A": "1"}}),
         ("crops.grid.lr=[0.1, 0.2]", {"grid": {"lr": [0.1, 0.2]}}),
@@ -207,7 +208,7 @@ from = [{ stage = "a", keep = "last" }, 7, { stage = "a", kep = "all" }]
         f"{path}:1: unknown key 'shema': did you mean 'schema'?",
         f"{path}:4: 'a' is a stage, but defaults hold options for all stages: write [stage.a]",
         f"{path}:5: there is no option 'worker': did you mean 'workers'?",
-        f"{path}:6: the default workers must be a whole number, at least 1, not 'x'",
+        f"{path}:6: the default workers must be a whole number, at least 1, or a range like \"1..8\", not 'x'",
         f"{path}:7: option 'retries' is not supported by this version: leave it out",
         f"{path}:9: stage 'b' is 3: write a table [stage.b]",
         f"{path}:11: stage 'a': run is 5: write 'module:name' or 'file.py:name'",

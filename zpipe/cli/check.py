@@ -7,7 +7,7 @@ import click
 from zpipe.cli import options
 from zpipe.cli.load import load
 from zpipe.processes.prepare import checked
-from zpipe.values.graph import amount
+from zpipe.values.graph import amount, range_of
 
 
 @click.command(epilog="Example: zpipe check pipeline.toml --set features.workers=8")
@@ -19,5 +19,5 @@ def check(target: str, sets: tuple[str, ...]) -> None:
     means its function `pipeline`.  Without it, pipeline.toml of this folder is taken.
     """
     _, plan = checked(load(target, sets))
-    workers = sum(stage.workers for stage in plan.stages)
-    click.echo(f"ok: {amount(len(plan.stages), 'stage')}, {amount(workers, 'worker')}")
+    workers = range_of([(stage.workers, stage.workers_max or stage.workers) for stage in plan.stages])
+    click.echo(f"ok: {amount(len(plan.stages), 'stage')}, {workers}")

@@ -24,7 +24,7 @@ NEXT_TIE = 0.25  # the same of those that would limit next: what they could do i
 CLOSE = 0.05  # and so close that it counts who has fewer workers
 QUIET = 0.2  # nobody keeps anybody waiting while all loads are below
 NO_LOAD = 0.01  # a stage below it will not limit in any case
-COUNTED = (*OUTCOMES, "queued", "starved_s", "blocked_s")
+COUNTED = (*OUTCOMES, "queued", "starved_s", "blocked_s", "cpu_s")
 WINDOW_S = 5.0
 FILLING_S = 1.5  # and no more as long as a stage has had nothing to do: that says little of what comes
 SPAN_S = 0.2  # a worker that was heard of in less time tells nothing
@@ -35,7 +35,7 @@ class StageLook:
     """A stage over some seconds: inputs a second, and shares of its workers' time, which add up to 1.
 
     All are 0 as long as none of its workers was heard of twice.  `workers` are those that stay, `queued` the
-    inputs that wait for their call.
+    inputs that wait for their call, `cpu` the cores that the workers use.
     """
 
     name: str
@@ -47,6 +47,7 @@ class StageLook:
     starved: float = 0.0
     blocked: float = 0.0
     queued: int = 0
+    cpu: float = 0.0
     load: float = 0.0
 
 
@@ -77,7 +78,7 @@ class Looks:
     """The tables of the last `window_s` of one run."""
 
     def __init__(self, window_s: float = WINDOW_S) -> None:
-        self._window_s = window_s
+        self.window_s = window_s
         self._tables: deque[Table] = deque()
 
     def see(self, table: Table) -> Advice | None:
@@ -86,11 +87,11 @@ class Looks:
             self._tables.clear()
         self._tables.append(table)
         while len(self._tables) > 2:
-            window_s = min(FILLING_S, self._window_s) if _is_filling(self._tables[0]) else self._window_s
+            window_s = min(FILLING_S, self.window_s) if _is_filling(self._tables[0]) else self.window_s
             if table["age_s"] - self._tables[1]["age_s"] < window_s:
                 break
             self._tables.popleft()
-        if len(self._tables) < 2 or (table["age_s"] < self._window_s and _is_filling(table)):
+        if len(self._tables) < 2 or (table["age_s"] < self.window_s and _is_filling(table)):
             return None
         return advise(self._tables[0], table)
 
@@ -129,6 +130,7 @@ class _Spent:
     blocked_s: float
     taken: int
     queued: int
+    cpu_s: float
 
 
 def _spent(before: Table, table: Table) -> dict[str, list[_Spent]]:
@@ -149,7 +151,8 @@ def _spent(before: Table, table: Table) -> dict[str, list[_Spent]]:
             continue
         grown = {name: counters.get(name, 0) - began.get(name, 0) for name in COUNTED}
         taken = int(sum(grown[name] for name in OUTCOMES))
-        spent = _Spent(span_s, grown["starved_s"], grown["blocked_s"], taken, int(grown["queued"]))
+        cpu_s = grown["cpu_s"] if "cpu_s" in counters else span_s  # who does not tell is taken to need it all
+        spent = _Spent(span_s, grown["starved_s"], grown["blocked_s"], taken, int(grown["queued"]), cpu_s)
         out.setdefault(row["stage"], []).append(spent)
     return out
 
@@ -172,6 +175,7 @@ def _look(row: Table, table: Table, spent: Sequence[_Spent]) -> StageLook:
         busy=1.0 - waited_s / span_s,
         starved=sum(worker.starved_s for worker in spent) / span_s,
         blocked=sum(worker.blocked_s for worker in spent) / span_s,
+        cpu=sum(worker.cpu_s / worker.span_s for worker in spent),
     )
 
 

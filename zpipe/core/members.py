@@ -97,6 +97,7 @@ class Members:
         self.kept: set[tuple[int, int]] = set()  # (stage, slot) of the dead, for their next lives
         self.draining: set[tuple[int, int]] = set()  # (stage, slot) whose worker is to finish and leave
         self.wanted: dict[int, int] = {}  # stage -> how many workers it should have, where that was said
+        self.pinned: set[int] = set()  # stages of which a user has said it: they do not scale themselves any more
 
     def __iter__(self) -> Iterator[Member]:
         return iter(sorted(self.living.values(), key=lambda member: (member.stage.number, member.slot)))
@@ -154,6 +155,12 @@ class Members:
             raise Refused(409, f"{stage.name!r} is a source, whose workers own its partitions: set them before the run")
         if stage.memory:
             raise Refused(409, f"stage {stage.name!r} has a memory, and so one worker: scale the stages above it")
+
+    def check_has_room(self, stage: StagePlan) -> None:
+        """Raise Refused when a stage has all the workers that its range allows."""
+        if stage.workers_max is not None and len(self.of(stage)) >= stage.workers_max:
+            most = f"{stage.workers}..{stage.workers_max}"
+            raise Refused(409, f"stage {stage.name!r} has workers = '{most}' and takes no more: raise the range")
 
     def check_may_leave(self, member: Member) -> None:
         """Raise Refused when the run could not go on without this worker."""

@@ -64,6 +64,7 @@ class Stored:
     fences: dict[tuple[int, int], int] = field(default_factory=dict)
     draining: set[tuple[int, int]] = field(default_factory=set)  # stage, slot
     wanted: dict[int, int] = field(default_factory=dict)  # stage -> workers
+    pinned: set[int] = field(default_factory=set)
     sums: dict[int, dict[str, int | float]] = field(default_factory=dict)
 
     @classmethod
@@ -89,6 +90,8 @@ class Stored:
                 stored.draining.add((int(stage), int(slot)))
             elif kind == "wanted":
                 stored.wanted[int(key)] = value
+            elif kind == "pinned":
+                stored.pinned.add(int(key))
             elif kind == "sums":
                 stored.sums[int(key)] = value
         return stored

@@ -66,6 +66,7 @@ class Registry:
         self.members.sums.update(stored.sums)
         self.members.draining.update(stored.draining)
         self.members.wanted.update(stored.wanted)
+        self.members.pinned.update(stored.pinned)
         self._starts_workers = starts_workers
         for life, entry in stored.workers.items():
             self.members.restore(life, entry)
@@ -132,6 +133,8 @@ class Registry:
             old = self.members.replaced_by(hello)
             if old is not None:
                 self._remove(old, "was replaced by its next life")
+            if not self._starts_workers:
+                self.members.check_has_room(self.members.stage(hello.stage))
             member = self.members.admit(hello, peer, now_s)
             if hello.slot is None and hello.replaces is None:
                 self._mark_draining(
@@ -226,6 +229,11 @@ class Registry:
             raise Refused(409, f"nobody starts workers for this run, which zpipe registry serves: {way_out}")
         if self.progress.state != RUNNING:
             raise Refused(409, f"run {self.plan.name!r} is {self.progress.state}: there is nothing to scale")
+        if not message.get("auto"):
+            self.members.pinned.add(stage.number)
+            self._stores["pinned", str(stage.number)] = True
+        elif stage.number in self.members.pinned:
+            raise Refused(409, f"stage {stage.name!r} was scaled by hand: it no longer scales itself")
         self.members.wanted[stage.number] = self._stores["wanted", str(stage.number)] = wanted
         for slot in range(wanted):
             self._mark_draining(stage, slot, False)  # one that died before it could leave may have left its mark

@@ -59,6 +59,7 @@ def _stage_line(stage: StagePlan, members: Members, reads: list[str]) -> Map:
         "scales": may_scale(stage),
         "workers": len(living),
         "wanted": members.wanted.get(stage.number),
+        "pinned": stage.number in members.pinned,
         "restarts": members.restarts(stage),
         "rate": sum(member.rate for member in living),
         "counters": members.totals(stage),

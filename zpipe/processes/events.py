@@ -29,6 +29,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "died": ("pid", "status", "running", "again"),
     "restarted": ("life",),
     "left": ("status",),
+    "scaled": ("before", "after", "why"),
     "warning": (),
     "stopping": (),
     "ended": ("state", "error", "seconds"),

@@ -12,11 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zpipe.core.members import planned
 from zpipe.core.progress import OVER
+from zpipe.core.scaling import BY_HAND, Scaling
 from zpipe.processes import commands, deaths
 from zpipe.processes.chaos import REGISTRY, Chaos
 from zpipe.processes.crew import Crew
@@ -84,6 +86,7 @@ class Launcher:
         self._tally = Tally()
         self._stages: dict[str, StagePlan] = {}  # by worker
         self._watch = Watch(self._stages, folder)
+        self._scaling = Scaling(plan.stages if with_workers else (), cores())
         self._lives: Counter[str] = Counter()  # by slot, those that were told of
         self._chaos_pids: set[int] = set()
         self._next_look_s = 0.0
@@ -129,6 +132,8 @@ class Launcher:
                 self._warn_of_chaos(self._chaos)
             if self._with_workers:
                 self._start_workers()
+            else:
+                self._say_who_scales()
             while not self._is_over(time.monotonic()):
                 self._turn()
             self._end_registry()
@@ -165,6 +170,17 @@ class Launcher:
                 program = self._worker_program(stage, slot, self.address, self.folder)
                 self._stages[program.name] = stage
                 self._supervisor.add(program)
+
+    def _say_who_scales(self) -> None:
+        for stage in (stage for stage in self.plan.stages if stage.workers_max is not None):
+            line = f"{stage.name}: nobody starts workers for this run, {stage.workers_max} may join at most"
+            self._event(happened("warning", line, stage=stage.name))
+
+    def _decide_on_workers(self, table: Message, now_s: float) -> None:
+        for stage, before, after, why, line in map(astuple, self._scaling.look(table)):
+            self._event(happened("scaled", line, stage=stage, before=before, after=after, why=why))
+            if after != before and why != BY_HAND:
+                self._registry.ask("SCALE", now_s, stage=stage, workers=after, auto=True)
 
     def _scale(self, table: Message) -> None:
         """Start the workers that a stage wants and has not: those that are to leave do not count."""
@@ -213,6 +229,7 @@ class Launcher:
         for event in self._watch.see(table):
             self._event(event)
         if not self._state and not self._signals:
+            self._decide_on_workers(table, now_s)
             self._scale(table)
         for death in self._crew.look(table, asked_s, now_s):
             said = last_line(death.slot.program.log).removeprefix("zpipe: ")
@@ -301,6 +318,11 @@ class Launcher:
             error=self._error, detail=self._detail, seed=self._chaos.seed if self._chaos else None,
             kills=dict(self._chaos.kills) if self._chaos else {},
         )  # fmt: skip
+
+
+def cores() -> int:
+    """Return how many cores this process, and those that it starts, may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(

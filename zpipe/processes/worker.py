@@ -65,6 +65,7 @@ class WorkerProcess:
         self.current: context.Current | None = None
         self.called_s: float | None = None  # since when the stage's code has been running
         self.starved_s = self.blocked_s = 0.0
+        self.cpu_began_s = 0.0  # what the start of the process took
         self.sources: dict[int, list[Any]] = {}
         self.receivers: dict[int, Peer] = {}
         self.senders: set[int] = set()
@@ -147,7 +148,7 @@ class WorkerProcess:
             if save is not None:
                 worker.restore(save)
                 self.caller.restore(save.state)
-        self.state = "live"
+        self.state, self.cpu_began_s = "live", time.process_time()
         self.control.beat_now()
         gc.freeze()  # what was imported stays: the collector need not look at it again,
         gc.set_threshold(*GC_THRESHOLD)  # nor at every seven hundredth object of items that come and go
@@ -345,6 +346,7 @@ class WorkerProcess:
             "in_flight": worker.outlet.unsettled_items,
             "retained_bytes": worker.outlet.unsettled_bytes,
             "busy_s": caller.busy_s, "starved_s": self.starved_s, "blocked_s": self.blocked_s,
+            "cpu_s": time.process_time() - self.cpu_began_s,
             "refused": (inlet.refused if inlet is not None else 0) + (self.links.refused if self.links else 0),
             "unreached": len(self.links.unreached) if self.links else 0,
             "rss": _rss(), "saves": int(isinstance(intake, Memory) and intake.saves),

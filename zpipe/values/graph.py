@@ -69,7 +69,7 @@ def mermaid(pipeline: Pipeline, live: Mapping[str, Live] | None = None) -> str:
         says = [
             spec.name,
             amount(len(points), "variant") if len(points) > 1 else "",
-            amount(workers, "worker") if workers != len(points) else "",
+            workers if workers != amount(len(points), "worker") else "",
             rate,
         ]
         label = "<br/>".join(filter(None, says))
@@ -94,7 +94,7 @@ def summary(pipeline: Pipeline) -> str:
                 pipeline.role(spec),
                 spec.run,
                 ", ".join(_reads(spec)),
-                str(spec.options.workers * n),
+                _span(*_planned(spec)),
                 remembers(spec, describe(spec.run, pipeline.folder)),
             )
         )
@@ -132,11 +132,12 @@ def remembers(spec: StageSpec, info: CallableInfo) -> str:
 def totals(pipeline: Pipeline, live: Mapping[str, Live] | None = None) -> str:
     """Count stages and workers."""
     points = [len(_names(spec)) for spec in pipeline.stages]
-    workers = sum(n * spec.options.workers for n, spec in zip(points, pipeline.stages, strict=True))
-    if live is not None:
-        workers = sum(x.workers for x in live.values())
+    if live is None:
+        workers = range_of([_planned(spec) for spec in pipeline.stages])
+    else:
+        workers = amount(sum(x.workers for x in live.values()), "worker")
     more = f" ({sum(points)} with each variant)" if sum(points) > len(points) else ""
-    return f"{amount(len(points), 'stage')}{more}, {amount(workers, 'worker')}"
+    return f"{amount(len(points), 'stage')}{more}, {workers}"
 
 
 def amount(n: int, thing: str) -> str:
@@ -144,9 +145,26 @@ def amount(n: int, thing: str) -> str:
     return f"{n:,} {thing}" if n == 1 else f"{n:,} {thing}s"
 
 
+def range_of(ranges: Sequence[tuple[int, int]]) -> str:
+    """Write how many workers stages have together, `4 workers`, or `4..11 workers` where some scale themselves."""
+    least, most = (sum(numbers) for numbers in zip(*ranges, strict=True))
+    return amount(least, "worker") if least == most else f"{_span(least, most)} workers"
+
+
+def _planned(spec: StageSpec) -> tuple[int, int]:
+    """Return the least and the most workers of all variants of a stage."""
+    n = len(_names(spec))
+    least, most = spec.options.worker_range
+    return n * least, n * most
+
+
+def _span(least: int, most: int) -> str:
+    return str(least) if least == most else f"{least}..{most}"
+
+
 def _cells(pipeline: Pipeline, spec: StageSpec, live: Mapping[str, Live] | None) -> tuple[str, ...]:
     workers, rate = _fares(_names(spec), spec, live)
-    return spec.name, pipeline.role(spec), amount(workers, "worker"), rate, spec.run
+    return spec.name, pipeline.role(spec), workers, rate, spec.run
 
 
 def _variant_cells(spec: StageSpec, live: Mapping[str, Live] | None) -> list[tuple[str, ...]]:
@@ -156,19 +174,19 @@ def _variant_cells(spec: StageSpec, live: Mapping[str, Live] | None) -> list[tup
     rows: list[tuple[str, ...]] = []
     for name in points:
         workers, rate = _fares([name], spec, live)
-        rows.append((name.removeprefix(spec.name), "variant", amount(workers, "worker"), rate, ""))
+        rows.append((name.removeprefix(spec.name), "variant", workers, rate, ""))
     more = len(rows) - VARIANTS_DRAWN
     if more <= 1:
         return rows  # the line that counts one more has room for it
     return [*rows[:VARIANTS_DRAWN], (f"and {more} more", "variants", "", "", "")]
 
 
-def _fares(names: Sequence[str], spec: StageSpec, live: Mapping[str, Live] | None) -> tuple[int, str]:
+def _fares(names: Sequence[str], spec: StageSpec, live: Mapping[str, Live] | None) -> tuple[str, str]:
     """Return the workers of variants of a stage, and their rate together."""
     if live is None:
-        return spec.options.workers * len(names), ""
+        return range_of([spec.options.worker_range] * len(names)), ""
     here = [live[name] for name in names if name in live]
-    return sum(x.workers for x in here), f"{sum(x.rate for x in here):,.0f} in/s"
+    return amount(sum(x.workers for x in here), "worker"), f"{sum(x.rate for x in here):,.0f} in/s"
 
 
 def _names(spec: StageSpec) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 VARIANT_TEXT = re.compile(r"[A-Za-z0-9_.+-]+")
+RANGE = re.compile(r"([1-9][0-9]*)\.\.([1-9][0-9]*)")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,15 @@ def whole(least: int) -> Rule:
         return None if good else f"must be a whole number, at least {least}"
 
     return Rule(rule, {"type": "integer", "minimum": least})
+
+
+@shaped(type=["integer", "string"], minimum=1, pattern=f"^{RANGE.pattern}$")
+def _workers(value: Any) -> str | None:
+    if not isinstance(value, str):
+        return whole(1)(value)
+    if not (found := RANGE.fullmatch(value)):
+        return 'must be a whole number, at least 1, or a range like "1..8"'
+    return None if int(found[1]) <= int(found[2]) else 'must be a range with the least first, like "1..8"'
 
 
 def word(*words: str) -> Rule:
@@ -115,7 +125,11 @@ class Options:
     Values are kept as given, in plain types; `broken` tells which break their rule.
     """
 
-    workers: int = _option(1, whole(1), "processes; 1 for a stage with memory, at most `partitions` for a source")
+    workers: int | str = _option(
+        1,
+        _workers,
+        'processes; 1 for a stage with memory, at most `partitions` for a source; `"1..8"`: as many as it needs',
+    )
     epochs: int = _option(1, whole(1), "how often it is called", of="source")
     partitions: int = _option(1, whole(1), "streams of their own", of="source")
     replay: str = _option("skip", word("seek", "skip", "no"), '`"skip"`, `"seek"` or `"no"`', of="source")
@@ -140,6 +154,17 @@ class Options:
     env: dict[str, str] = _option({}, _env, "environment of its workers, set before your code is imported")
     gpus: int = _option(0, whole(0), "checked; without effect so far")
     devices: list[int | str] = _option([], _devices, "checked; without effect so far")
+
+    @property
+    def scales_itself(self) -> bool:
+        """Tell whether the number of its workers is for the run to find."""
+        return isinstance(self.workers, str)
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """Return the least and the most workers, equal unless it scales itself; of a good value only."""
+        least, _, most = str(self.workers).partition("..")
+        return int(least), int(most or least)
 
     def broken(self) -> dict[str, str]:
         """Return the rule in words for each option whose value breaks it."""

@@ -74,6 +74,7 @@ class StagePlan:
     replay: str = "skip"
     checkpoint: int | None = None
     limit: int | None = None  # of a source: most items per epoch, over all partitions
+    workers_max: int | None = None  # of a stage that scales itself from `workers` on; else None
     variant: dict[str, Any] = field(default_factory=dict)
 
     def depth_map(self) -> dict[int, int]:
@@ -216,7 +217,8 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
             StagePlan(
                 number=number, name=full, stage=spec.name,
                 role="source" if not spec.inputs else "transform" if outputs else "sink",
-                run=spec.run, args=args, env=dict(options.env), workers=options.workers,
+                run=spec.run, args=args, env=dict(options.env), workers=options.worker_range[0],
+                workers_max=options.worker_range[1] if options.scales_itself else None,
                 form=form, hooks=tuple(sorted(info.hooks)), memory=is_memory[number],
                 splits=form == "split" or spec.run in SPLITTING, inputs=inputs, outputs=outputs,
                 lanes=tuple(sorted(lane for lane in arriving if lane not in lanes.hooks)),

@@ -45,12 +45,24 @@ def check_options(spec: StageSpec, info: CallableInfo | None) -> Found:
             yield f"{at}.{key}", f"{stage}: {key} is an option of sources, but it reads {spec.inputs[0]!r}"
         if not spec.inputs and key in READER_ONLY:
             yield f"{at}.{key}", f"{stage}: {key} is an option of stages with inputs, but it is a source"
-    if not spec.inputs and not broken.keys() & {"workers", "partitions"} and options.workers > options.partitions:
-        rule = f"has {options.workers} workers for {options.partitions} partitions"
-        yield f"{at}.workers", f"source {spec.name!r} {rule}: raise partitions or lower workers"
+    if "workers" not in broken:
+        yield from _workers(spec, known_partitions="partitions" not in broken)
     if options.devices and not broken.keys() & {"gpus", "devices"} and options.gpus > len(options.devices):
         rule = f"wants {options.gpus} gpus for each worker from {len(options.devices)} devices"
         yield f"{at}.gpus", f"{stage} {rule}: lower gpus or add devices"
+
+
+def _workers(spec: StageSpec, *, known_partitions: bool) -> Found:
+    at, options = f"stage.{spec.name}.workers", spec.options
+    if options.scales_itself and not spec.inputs:
+        rule = f"has workers = {options.workers!r}, but the workers of a source own its partitions"
+        yield at, f"source {spec.name!r} {rule}: set a number"
+    elif options.scales_itself and options.grid:
+        rule = f"has workers = {options.workers!r} and a grid, whose variants do not scale by themselves"
+        yield at, f"stage {spec.name!r} {rule}: set a number, for each of them"
+    elif not spec.inputs and known_partitions and options.worker_range[0] > options.partitions:
+        rule = f"has {options.workers} workers for {options.partitions} partitions"
+        yield at, f"source {spec.name!r} {rule}: raise partitions or lower workers"
 
 
 def check_callable(spec: StageSpec, info: CallableInfo, *, is_read: bool) -> Found:
@@ -143,7 +155,7 @@ def _memory(spec: StageSpec, info: CallableInfo) -> Found:
     at, stage = f"stage.{spec.name}", f"stage {spec.name!r}"
     why = _why_memory(spec, info)
     workers = spec.options.workers
-    if why and "workers" not in spec.options.broken() and workers > 1:
+    if why and "workers" not in spec.options.broken() and workers != 1:
         yield f"{at}.workers", f"{stage} {why}, so it has one worker, not {workers}: set workers = 1"
     if not spec.inputs:
         return
