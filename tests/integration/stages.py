@@ -1,5 +1,6 @@
 """The stages of the pipelines that are run for real; tests copy this file beside their pipeline files."""
 
+import itertools
 import os
 import signal
 import time
@@ -34,6 +35,13 @@ def once(count=10):
 def slowly(count=100000, start=0):
     for k in range(start, count):
         time.sleep(0.001)
+        yield k
+
+
+def as_told(start=0):
+    """Some hundred a second while a file `load` is here, else fifty."""
+    for k in itertools.count(start):
+        time.sleep(0.002 if Path("load").exists() else 0.02)
         yield k
 
 
@@ -131,6 +139,16 @@ def stall(x, file, size):
     while not path.exists() or path.read_bytes().count(b"\n") < size:
         time.sleep(0.01)
     return x
+
+
+def nap(x):
+    time.sleep(0.005)
+    return 2 * x
+
+
+def nap_over(a, b):
+    time.sleep(0.005)
+    return a - b
 
 
 def thrice(x):

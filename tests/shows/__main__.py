@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from tests.chaos.chaos import play
-from tests.shows import flow, job, scale, shapes
+from tests.shows import autoscale, flow, job, scale, shapes
 from tests.shows.flow import Shown
 from tests.simulation.play import play as simulate
 
@@ -47,8 +47,9 @@ def shows(*, quick: bool) -> dict[str, Callable[[], Iterator[Shown]]]:
     if not quick:
         return {
             "skew": flow.skew, "toy": flow.toy, "order": flow.order, "launcher": flow.launcher,
-            "stuck": flow.stuck, "scale": scale.scale, "shapes": shapes.shapes, "simulator": simulator,
-            "chaos": chaos, "pressure": flow.pressure, "parked": flow.parked, "main": job.main, "kills": job.kills,
+            "stuck": flow.stuck, "scale": scale.scale, "autoscale": autoscale.autoscale, "shapes": shapes.shapes,
+            "simulator": simulator, "chaos": chaos, "pressure": flow.pressure, "parked": flow.parked, "main": job.main,
+            "kills": job.kills,
         }  # fmt: skip
     return {
         **shows(quick=False),

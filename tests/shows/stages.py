@@ -43,6 +43,17 @@ def nap(k, nap_s=0.005):
     return {"k": k, "ended_s": time.monotonic()}
 
 
+def paced(spells):
+    """Numbers, one every so many seconds for so many seconds, spell after spell."""
+    k = 0
+    for pace_s, spell_s in spells:
+        end_s = time.monotonic() + spell_s
+        while time.monotonic() < end_s:
+            time.sleep(pace_s)
+            yield k
+            k += 1
+
+
 def load(count=10, load_s=0.5):
     for k in range(count):
         began_s = time.monotonic()

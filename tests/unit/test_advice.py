@@ -40,7 +40,7 @@ MOVES = "transform is the bottleneck (busy 100 %); 1 more worker would move it t
 
 def row(worker: str, inc: int = 0, **news: Any) -> dict[str, Any]:
     counters = {"done": 0, "dropped": 0, "dead": 0, "queued": 0, "busy_s": 0.0, "starved_s": 0.0, "blocked_s": 0.0}
-    given = {key: news.pop(key) for key in counters.keys() & news.keys()}
+    given = {key: news.pop(key) for key in (*counters, "cpu_s") if key in news}
     return {
         "worker": worker, "inc": inc or hash(worker), "stage": worker.rpartition("-")[0], "state": "live",
         "beat_age_s": 0.0, "running": None, "counters": {**counters, **given}, **news,
@@ -120,6 +120,15 @@ def test_a_call_under_way_is_busy_although_its_time_is_not_counted_yet() -> None
     advice = advise(before, now)
     assert (advice.stage("transform").busy, advice.stage("transform").rate) == (1.0, 0.0)
     assert advice.line == "transform is the bottleneck (busy 100 %): more workers make the run faster"
+
+
+def test_the_cores_that_a_stage_uses_are_those_of_all_its_workers() -> None:
+    half = {"busy_s": 1.0, "starved_s": 1.0, "cpu_s": 1.0}
+    before = table(5.0, *(row(name, cpu_s=0.0) for name in ("transform-1", "transform-2")), row("save-1"))
+    now = table(7.0, *(row(name, **half) for name in ("transform-1", "transform-2")), row("save-1", starved_s=2.0))
+    advice = advise(before, now)
+    assert advice.stage("transform").cpu == pytest.approx(1.0)
+    assert advice.stage("save").cpu == pytest.approx(1.0)  # it does not tell, so it may need a core
 
 
 def test_shares_are_of_the_time_between_the_beats_of_each_worker() -> None:

@@ -189,14 +189,14 @@ def _keeps_up(workers: int, spent: Sequence[_Spent]) -> float:
 def _conclude(seconds: float, looks: tuple[StageLook, ...]) -> Advice:
     most = max((look.load for look in looks), default=0.0)
     if most < QUIET:
-        line = f"no stage is the bottleneck: none is busy for {QUIET:.0%} of its time".replace("%", " %")
+        line = f"no stage is the bottleneck: none is busy for {100 * QUIET:.0f} % of its time"
         return Advice(seconds, looks, line=line)
     alike = _alike(looks, TIE)
     fewest = [look for look in alike if look.workers == min(look.workers for look in alike)]
     if max(look.load for look in fewest) >= most * (1.0 - CLOSE):
         alike = fewest  # what the others were given already they would need as well
     others = _alike([look for look in looks if look not in alike and look.load > NO_LOAD], NEXT_TIE)
-    more = 0
+    more = 0  # until a stage could do as much as the next: what it can do goes with its workers
     if others and all(look.scales for look in alike):
         less = max(look.load for look in others)
         more = max(math.ceil(look.workers * (look.load * (1.0 - TIE) / less - 1.0)) for look in alike)

@@ -29,10 +29,11 @@ DOWN_MAX_S = 60.0  # up to this
 REGRET_S = 30.0  # soon
 SETTLE_S = 1.2  # until each worker has been heard of, or as long as it took to start
 RETRY_S = 300.0  # more workers that brought nothing are not tried again for so long
-WINDOW_S = (3.0, 10.0)  # least and most: room for some calls of each worker
 LOOK_S = 1.5  # least time to judge by
+WINDOW_S = (3.0, 10.0)  # least and most that is remembered: so long that each worker
+CALLS = 4  # has made so many calls, and a rate says something
+
 BY_HAND = "by hand"
-CALLS = 4  # of each worker, so that a rate says something
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Scaling:
         self._ranges = [_Range(stage, cores) for stage in stages if stage.workers_max is not None]
 
     def look(self, table: Table) -> Iterator[Decision]:
-        """Take a table in and yield what follows; a decision counts as carried out by who asks."""
+        """Take a table in and yield what follows, for the caller to carry out."""
         if not self._ranges:
             return
         over = table["stopping"] or all(row["complete"] for row in table["sources"])
@@ -90,7 +91,7 @@ class _Range:
         self._looks = Looks(WINDOW_S[0])
         self._n = stage.workers
         self._pinned = False
-        self._asked: int | None = None  # decided and not seen in the table yet
+        self._asked: int | None = None  # decided, and not all of them are live yet
         self._decided_s = self._settled_s = 0.0
         self._trial: _Trial | None = None
         self._ceiling, self._ceiling_s = self._most, 0.0  # until when more would bring nothing
