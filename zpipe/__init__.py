@@ -23,11 +23,11 @@ from zpipe.values.errors import (
 
 if TYPE_CHECKING:
     from zpipe.api import Pipeline
-    from zpipe.values.stage import batch, latest, merge, rechunk, shuffle, split, stage, unbatch
+    from zpipe.values.stage import batch, latest, merge, rechunk, shuffle, split, stage, unbatch, use
 
 # What writes pipelines comes when it is asked for: a worker that starts in the middle of a run needs none of it.
 _LATER = {"Pipeline": "zpipe.api"} | dict.fromkeys(
-    ("batch", "latest", "merge", "rechunk", "shuffle", "split", "stage", "unbatch"), "zpipe.values.stage"
+    ("batch", "latest", "merge", "rechunk", "shuffle", "split", "stage", "unbatch", "use"), "zpipe.values.stage"
 )
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "split",
     "stage",
     "unbatch",
+    "use",
 ]
 
 

@@ -97,7 +97,8 @@ def name_of(obj: Callable[..., Any], folder: Path) -> str:
 def resolve(run: str, folder: Path) -> Any:
     """Import "module:name" or "file.py:name" and return it; ConfigError, one line, when that fails.
 
-    `folder` is searched first, then the working directory; both stay at the front of `sys.path`.
+    `folder` is searched first, then the working directory; both stay at the front of `sys.path`.  A folder in front
+    of the name, "parts/module:name", is one from `folder`: it is searched in its stead.
     """
     head, _, name = run.rpartition(":")
     if not head or not name:
@@ -204,13 +205,15 @@ def _import_file(head: str, folder: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # before it runs: dataclasses look their module up
     try:
-        return _import(head, folder, lambda: spec.loader.exec_module(module) or module)  # type: ignore[union-attr]
+        return _import(head, path.parent, lambda: spec.loader.exec_module(module) or module)  # type: ignore[union-attr]
     except BaseException:
         del sys.modules[name]
         raise
 
 
 def _import_module(head: str, folder: Path) -> ModuleType:
+    way, _, head = head.rpartition("/")
+    folder = Path(os.path.normpath(folder / way))
     if not all(part.isidentifier() for part in head.split(".")):
         raise ConfigError(f"{head!r} is not a module name: write 'module:name' or 'file.py:name'")
     return _import(head, folder, lambda: importlib.import_module(head))

@@ -11,6 +11,7 @@ from zpipe.values.callables import CallableInfo, describe
 from zpipe.values.errors import ConfigError
 from zpipe.values.faults import Fault, did_you_mean
 from zpipe.values.joincheck import check_join
+from zpipe.values.parts import INPUT
 from zpipe.values.pipeline import Pipeline
 from zpipe.values.stage import BUILT_INS, NAME, SPLIT, StageSpec
 from zpipe.values.stagecheck import Found, check_callable, check_options, is_memory
@@ -130,7 +131,9 @@ def _edges(pipeline: Pipeline) -> Found:
         at, stage = f"stage.{spec.name}.{'join' if spec.joins else 'from'}", f"stage {spec.name!r}"
         for above in dict.fromkeys(spec.inputs):
             base, dot, output = above.partition(".")
-            if base not in names:
+            if base == INPUT and base not in names:
+                yield at, f"{stage} reads 'input', so this file is a part: check and run one that has use for it"
+            elif base not in names:
                 yield at, f"{stage} reads {above!r}, but there is no such stage{did_you_mean(base, names)}"
             elif dot and not NAME.fullmatch(output):
                 yield at, f"{stage} reads {above!r}, but {output!r} is no name of an output: {NAME_RULE}"

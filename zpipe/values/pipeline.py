@@ -17,11 +17,9 @@ from zpipe.values.callables import name_of
 from zpipe.values.errors import ConfigError
 from zpipe.values.faults import Fault, did_you_mean
 from zpipe.values.options import plain
-from zpipe.values.stage import Latest, Named, Read, Stage, StageSpec, caller, default_name
-from zpipe.values.tables import Reader, place
-
-SCHEMA = 1
-TOP = ("schema", "name", "defaults", "stage", "test")
+from zpipe.values.parts import expand
+from zpipe.values.stage import Latest, Named, Read, Stage, StageSpec, Use, caller, default_name
+from zpipe.values.tables import SCHEMA, Reader, place, read_top
 
 
 class Pipeline:
@@ -62,7 +60,7 @@ class Pipeline:
         places = dict.fromkeys(("name", "test"), f"{path.name}:{line}")
         for node in nodes:
             run = node.run if isinstance(node.run, str) else name_of(node.run, home)
-            table = {**node.options, "run": run, "args": dict(node.args)}
+            table = {**node.options, "use" if isinstance(node, Use) else "run": run, "args": dict(node.args)}
             if node.inputs:
                 table["join" if node.joins else "from"] = [_read(x, names) for x in node.inputs]
             rows.append((names[node], table))
@@ -78,8 +76,13 @@ class Pipeline:
         folder: Path,
         faults: Iterable[Fault],
         places: Mapping[str, str],
+        sets: Sequence[str] = (),
     ) -> None:
-        reader = Reader(places, faults)
+        rows, tests, at, found = expand(rows, tests, folder, places)
+        tables = dict(rows)
+        reader = Reader(at, [*faults, *found, *tomlfile.apply_sets(tables, sets, at)])
+        if sets:
+            rows = list(tables.items())
         usable = reader.defaults(defaults, [stage for stage, _ in rows])
         specs = [reader.stage(stage, table, usable) for stage, table in rows]
         self.name = name
@@ -87,7 +90,7 @@ class Pipeline:
         self.tests = reader.tests(tests)
         self.folder = Path(os.path.abspath(folder))
         self.faults = tuple(reader.faults)
-        self.places = MappingProxyType(dict(places))
+        self.places = MappingProxyType(at)
         self.unread = MappingProxyType({})
 
     def __setattr__(self, key: str, value: object) -> None:
@@ -103,23 +106,16 @@ class Pipeline:
         folder: str | os.PathLike[str] = ".",
         faults: Iterable[Fault] = (),
         places: Mapping[str, str] | None = None,
+        sets: Sequence[str] = (),
     ) -> Self:
-        """Return the pipeline that `data`, shaped like a pipeline file, describes."""
-        found, places = list(faults), places or {}
-        if type(data.get("schema")) is not int or data.get("schema") != SCHEMA:
-            said = f"schema is {data['schema']!r}" if "schema" in data else "schema is missing"
-            found.append(Fault(place("schema", places), f"{said}: this version reads schema = {SCHEMA}"))
-        for key in data:
-            if key not in TOP:
-                found.append(Fault(place(key, places), f"unknown key {key!r}{did_you_mean(key, TOP)}"))
+        """Return the pipeline that `data`, shaped like a pipeline file, describes, `sets` applied."""
+        places = places or {}
+        faults = [*faults, *read_top(data, places)]
         stages = data.get("stage", {})
-        if not isinstance(stages, Mapping):
-            found.append(Fault(place("stage", places), f"stage is {stages!r}: write a table per stage, [stage.NAME]"))
-            stages = {}
-        self = cls.__new__(cls)
-        rows = list(stages.items())
+        rows = list(stages.items()) if isinstance(stages, Mapping) else []
         defaults, tests = data.get("defaults", {}), data.get("test", [])
-        self._fill(data.get("name"), rows, defaults, tests, Path(folder), found, places)
+        self = cls.__new__(cls)
+        self._fill(data.get("name"), rows, defaults, tests, Path(folder), faults, places, sets)
         return self
 
     @classmethod
@@ -128,8 +124,8 @@ class Pipeline:
 
         Raises ConfigError when the file is not there or is no TOML; other faults are kept for the check.
         """
-        read = tomlfile.read(Path(path), sets)
-        return cls.from_dict(read.data, folder=Path(path).parent, faults=read.faults, places=read.places)
+        read = tomlfile.read(Path(path))
+        return cls.from_dict(read.data, folder=Path(path).parent, faults=read.faults, places=read.places, sets=sets)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pipeline as a TOML file that loads as an equal one."""
@@ -139,9 +135,9 @@ class Pipeline:
         """Return the pipeline with `sets` (like "features.workers=8") applied."""
         if not sets:
             return self
-        data, places = self.to_dict(), dict(self.places)
-        faults = [*self.faults, *tomlfile.apply_sets(data, sets, places)]
-        return self.from_dict(data, folder=self.folder, faults=faults, places=places)
+        return self.from_dict(
+            self.to_dict(), folder=self.folder, faults=self.faults, places=self.places, sets=sets
+        )  # fmt: skip
 
     def until(self, name: str) -> Self:
         """Return the pipeline that ends with the stage `name`: it and all above it.  Raises ConfigError."""

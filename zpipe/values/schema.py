@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from zpipe.values.options import FIELDS, READER_ONLY, SOURCE_ONLY, default_of
-from zpipe.values.pipeline import SCHEMA
 from zpipe.values.stage import BUILT_INS, NAME
-from zpipe.values.tables import KEEPS
+from zpipe.values.tables import KEEPS, SCHEMA
 
 Shape = dict[str, Any]
 
@@ -42,33 +41,38 @@ def schema() -> Shape:
                 "description": "the stages by name",
                 "type": "object",
                 "minProperties": 1,
-                "patternProperties": {NAMED: {"$ref": "#/$defs/stage"}},
+                "patternProperties": {
+                    NAMED: {
+                        "if": {"properties": {"use": {**TEXT, "pattern": r"\.toml$"}}, "required": ["use"]},
+                        "then": {"$ref": "#/$defs/part"},
+                        "else": {"$ref": "#/$defs/stage"},
+                    }
+                },
                 "additionalProperties": False,
             },
             "test": {"description": "what stages must make of items", "type": "array", "items": _test()},
         },
         "required": ["schema", "name", "stage"],
         "additionalProperties": False,
-        "$defs": {"stage": _stage()},
+        "$defs": {"stage": _stage(), "part": _part()},
     }
 
 
 def _stage() -> Shape:
     run = _or_variable({**TEXT, "pattern": "^.+:.+$"})
-    keep = {"enum": list(KEEPS), "description": "latest: the newest item takes the place of what waits"}
-    table = {"properties": {"stage": TEXT, "keep": keep}, "required": ["stage"], "additionalProperties": False}
-    entry = {"type": ["string", "object"], **table}
-    above = {"type": ["string", "array", "object"], "minItems": 1, "items": entry, **table}
+    use = _or_variable({**TEXT, "pattern": r"^.+\.toml:.+$"})
+    above, entry = _above()
     return {
         "type": "object",
         "properties": {
             "run": {**run, "description": "'module:name' or 'file.py:name'"},
+            "use": {**use, "description": "'file.toml:stage', what that file says of that stage"},
             "from": {**above, "description": "the stage that it reads, or a list: their items are merged"},
             "join": {"type": "array", "minItems": 2, "items": entry, "description": "the stages that it joins"},
             "args": {**_or_variable({"type": "object"}), "description": "args of its callable, by name"},
             **_options(),
         },
-        "required": ["run"],
+        "oneOf": [{"required": ["run"]}, {"required": ["use"]}],
         "additionalProperties": False,
         "not": {"required": ["from", "join"]},
         "if": {"anyOf": [{"required": ["from"]}, {"required": ["join"]}]},
@@ -76,6 +80,28 @@ def _stage() -> Shape:
         "else": _not_for(READER_ONLY),
         "allOf": [_built_in(run, args) for run, args in BUILT_INS.items()],
     }
+
+
+def _part() -> Shape:
+    by_stage = {"type": "object"}
+    return {
+        "type": "object",
+        "properties": {
+            "use": {**TEXT, "description": "'file.toml', whose stages stand here together"},
+            "from": {**_above()[0], "description": "what 'input' stands for in that file"},
+            "args": {**by_stage, "additionalProperties": by_stage, "description": "args of its stages, by stage"},
+            **{name: {**by_stage, "description": f"{name} of its stages, by stage"} for name in FIELDS},
+        },
+        "additionalProperties": False,
+    }
+
+
+def _above() -> tuple[Shape, Shape]:
+    """Return the shapes of `from` and of an entry of it."""
+    keep = {"enum": list(KEEPS), "description": "latest: the newest item takes the place of what waits"}
+    table = {"properties": {"stage": TEXT, "keep": keep}, "required": ["stage"], "additionalProperties": False}
+    entry = {"type": ["string", "object"], **table}
+    return {"type": ["string", "array", "object"], "minItems": 1, "items": entry, **table}, entry
 
 
 def _test() -> Shape:

@@ -6,6 +6,7 @@ Knows how stages are named and wired; refuses to know whether a callable exists 
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -148,10 +149,16 @@ class Stage:
             raise ConfigError(f"{_here()}: {self!r} joins a merge: join single stages, and merge above or below them")
         if joins and any(isinstance(x, Latest) for x in upstream):
             raise ConfigError(f"{_here()}: {self!r} joins what zp.latest gives: a join needs every item of its inputs")
-        return Stage(self.run, self.name, self.args, self.options, _flat(upstream), joins=joins)
+        return type(self)(self.run, self.name, self.args, self.options, _flat(upstream), joins=joins)
 
     def __repr__(self) -> str:
         return f"stage {self.name or default_name(self.run)!r}"
+
+
+class Use(Stage):
+    """A stage that a file defines, or a whole file of stages: its `run` says which."""
+
+    __slots__ = ()
 
 
 class Named:
@@ -204,6 +211,18 @@ def stage(
     if args is not None and not isinstance(args, Mapping):
         raise ConfigError(f"{_here()}: args is {args!r}: give a map, like args={{'size': 64}}")
     return Stage(run, name, args or {}, options)
+
+
+def use(
+    file: str | os.PathLike[str], *, name: str | None = None, args: Mapping[str, Any] | None = None, **options: Any
+) -> Stage:
+    """Make a stage of what "text.toml:lemmatize" defines, or of all stages of "text.toml", named after the file.
+
+    What is given here counts for more than what the file says.  Of a whole file it is given by stage:
+    `args={"tokenize": {"lang": "de"}}, workers={"tokenize": 8}`.
+    """
+    text = os.fspath(file)
+    return Use(text, name or default_name(text.removesuffix(".toml").rpartition("/")[2]), args or {}, options)
 
 
 def batch(size: int, *, drop_last: bool = False, order: str = "source", **options: Any) -> Stage:

@@ -10,6 +10,8 @@ from zpipe.values.options import FIELDS, LATER, READER_ONLY, SOURCE_ONLY, Option
 from zpipe.values.stage import BUILT_INS, StageSpec
 
 KEEPS = ("all", "latest")
+SCHEMA = 1
+TOP = ("schema", "name", "defaults", "stage", "test")
 
 
 class Reader:
@@ -47,6 +49,8 @@ class Reader:
             self.fault(at, f"stage {name!r} is {table!r}: write a table [stage.{name}]")
             return StageSpec(name, "")
         raw: dict[str, Any] = {key: plain(value) for key, value in table.items()}
+        if "use" in raw:  # it is a fault already
+            return StageSpec(name, "", self._inputs(name, "from", raw.get("from", raw.get("join")))[0])
         run, above, args = raw.pop("run", ""), raw.pop("from", None), raw.pop("args", {})
         joined = raw.pop("join", None)
         if not isinstance(run, str):
@@ -65,14 +69,7 @@ class Reader:
         elif joined is not None and (not isinstance(joined, list) or len(joined) < 2):
             self.fault(f"{at}.join", f"stage {name!r}: join is {joined!r}: name two stages or more, like ['a', 'b']")
             joined = [joined] if isinstance(joined, str) else ["?"]
-        is_source = above is None and joined is None
-        unfit = READER_ONLY if is_source else SOURCE_ONLY
-        for key, value in defaults.items():
-            if key == "env" and isinstance(raw.get("env", {}), dict):
-                raw["env"] = {**value, **raw.get("env", {})}
-            elif key not in unfit:
-                raw.setdefault(key, value)
-        options, extra = sort_options(raw)
+        options, extra = sort_options(fill(raw, defaults, is_source=above is None and joined is None))
         inputs, latest = self._inputs(name, "from", above) if joined is None else self._inputs(name, "join", joined)
         return StageSpec(name, run, inputs, args, options, extra, joins=joined is not None, latest=latest)
 
@@ -106,6 +103,33 @@ class Reader:
             else:
                 self.fault(at, f"stage {name!r}: {key} holds {entry!r}: name a stage or a list of stages")
         return tuple(inputs), tuple(latest)
+
+
+def fill(table: Mapping[str, Any], defaults: Mapping[str, Any], *, is_source: bool) -> dict[str, Any]:
+    """Return a stage's table with the defaults that it can have where it says nothing itself."""
+    unfit = READER_ONLY if is_source else SOURCE_ONLY
+    out = dict(table)
+    for key, value in defaults.items():
+        if key == "env" and isinstance(out.get("env", {}), dict):
+            out["env"] = {**value, **out.get("env", {})}
+        elif key not in unfit:
+            out.setdefault(key, value)
+    return out
+
+
+def read_top(data: Mapping[str, Any], places: Mapping[str, str]) -> list[Fault]:
+    """Return what is wrong with the outermost keys of a pipeline file."""
+    faults = []
+    if type(data.get("schema")) is not int or data.get("schema") != SCHEMA:
+        said = f"schema is {data['schema']!r}" if "schema" in data else "schema is missing"
+        faults.append(Fault(place("schema", places), f"{said}: this version reads schema = {SCHEMA}"))
+    faults += [
+        Fault(place(key, places), f"unknown key {key!r}{did_you_mean(key, TOP)}") for key in data if key not in TOP
+    ]
+    if not isinstance(data.get("stage", {}), Mapping):
+        text = f"stage is {data['stage']!r}: write a table per stage, [stage.NAME]"
+        faults.append(Fault(place("stage", places), text))
+    return faults
 
 
 def place(path: str, places: Mapping[str, str]) -> str:

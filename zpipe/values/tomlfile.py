@@ -40,7 +40,7 @@ class Document:
     faults: list[Fault] = field(default_factory=list)
 
 
-def read(path: Path, sets: Sequence[str] = ()) -> Document:
+def read(path: Path) -> Document:
     """Read a pipeline file; ConfigError when it is not there or is no TOML."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -57,7 +57,6 @@ def read(path: Path, sets: Sequence[str] = ()) -> Document:
         raise ConfigError(f"{where}: is not TOML: {re.sub(r' [(]at .*', '', str(e)).lower()}") from None
     read = Document({}, _lines(text, str(path)))
     read.data = _substitute(data, (), os.environ, read)
-    read.faults += apply_sets(read.data, sets, read.places)
     return read
 
 
@@ -70,8 +69,8 @@ def write(path: Path, data: Mapping[str, Any]) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def apply_sets(data: dict[str, Any], sets: Sequence[str], places: dict[str, str]) -> list[Fault]:
-    """Change `data` as `sets` say and note them as places; return the faults.
+def apply_sets(stages: dict[str, Any], sets: Sequence[str], places: dict[str, str]) -> list[Fault]:
+    """Change the tables of stages as `sets` say and note them as places; return the faults.
 
     "stage.key=value" sets the option `key` if there is one, else the arg; "stage.args.key", "stage.env.KEY"
     and "stage.grid.key" reach inside.  The value is TOML, or text where it is no TOML.
@@ -81,17 +80,18 @@ def apply_sets(data: dict[str, Any], sets: Sequence[str], places: dict[str, str]
         where = f"--set {text}"
         left, equals, value = text.partition("=")
         keys = tuple(left.strip().split("."))
-        stages = data.get("stage")
         if not equals or len(keys) < 2 or not all(keys):
             faults.append(Fault(where, "is not of the form stage.key=value"))
-        elif not isinstance(stages, dict) or not isinstance(stages.get(keys[0]), dict):
-            hint = did_you_mean(keys[0], stages if isinstance(stages, dict) else ())
+        elif not isinstance(stages.get(keys[0]), dict):
+            inner = [name for name in stages if name.startswith(f"{keys[0]}-")]
+            hint = f": it has parts, like {inner[0]!r}" if inner else did_you_mean(keys[0], stages)
             faults.append(Fault(where, f"there is no stage {keys[0]!r}{hint}"))
         else:
             path = keys if keys[1] in KEYS_OF_STAGE else (keys[0], "args", *keys[1:])
             table = stages
             for key in path[:-1]:
-                table = table.setdefault(key, {})
+                table[key] = dict(table.get(key, {})) if isinstance(table.get(key, {}), dict) else table[key]
+                table = table[key]
                 if not isinstance(table, dict):
                     faults.append(Fault(where, f"{key!r} holds {table!r} and has nothing inside to set"))
                     break
