@@ -19,6 +19,10 @@ def double(x):
     return 2 * x
 
 
+def add(a, b):
+    return a + b
+
+
 class TrainNet:
     def __init__(self, lr=0.1):
         self.lr = lr
@@ -86,6 +90,52 @@ def test_a_list_is_a_chain():
     chain = zp.Pipeline("p", [zp.stage(numbers), zp.stage(double), zp.batch(2)])
 
     assert chain == zp.Pipeline("p", zp.batch(2)(zp.stage(double)(zp.stage(numbers))))
+
+
+def test_a_chain_takes_names_built_ins_and_options():
+    chain = zp.Pipeline(
+        "p", [zp.stage(numbers, name="src"), zp.stage(double, name="left", workers=2), zp.batch(2, name="pairs"),
+              zp.unbatch(), zp.batch(4), zp.batch(8), zp.stage("zpipe.sinks:jsonl", args={"path": "x"})],
+    )  # fmt: skip
+
+    chain.check()
+    assert {name: table.get("from") for name, table in chain.to_dict()["stage"].items()} == {
+        "src": None, "left": "src", "pairs": "left", "unbatch": "pairs", "batch": "unbatch", "batch-2": "batch",
+        "jsonl": "batch-2",
+    }  # fmt: skip
+
+
+def test_a_chain_begins_with_a_join_a_merge_or_an_output():
+    x = zp.stage(numbers)
+    a, b = zp.stage(double, name="a")(x), zp.stage(double, name="b")(x)
+    route = zp.split({"odd": 1, "even": 1})(x)
+    pipeline = zp.Pipeline(
+        "p",
+        [zp.stage(add)(a, b), zp.batch(2, name="pairs")],
+        [zp.merge(a, b), zp.stage(double, name="merged")],
+        [route["odd"], zp.stage(double, name="odd"), zp.batch(2)],
+        zp.stage(double, name="even")(route["even"]),
+    )
+
+    pipeline.check()
+    found = pipeline.to_dict()["stage"]
+    assert (found["add"]["join"], found["pairs"]["from"]) == (["a", "b"], "add")
+    assert found["merged"]["from"] == ["a", "b"]
+    assert (found["odd"]["from"], found["batch"]["from"]) == ("split.odd", "odd")
+
+
+@pytest.mark.parametrize("tail", ["x", "named", "merge"])
+def test_what_stands_later_in_a_chain_is_a_stage(tail):
+    x = zp.stage(numbers)
+    later = {"x": 3, "named": x["odd"], "merge": zp.merge(x)}[tail]
+
+    with pytest.raises(zp.ConfigError, match="in a list given to Pipeline is not a stage"):
+        zp.Pipeline("p", [zp.stage(numbers), later])
+
+
+def test_a_chain_is_no_single_output():
+    with pytest.raises(zp.ConfigError, match=rf"{FILE}:\d+: output 'odd' of stage 'numbers' is not a stage"):
+        zp.Pipeline("p", [zp.stage(numbers)["odd"]])
 
 
 def test_a_list_of_ends_is_refused_with_the_way_out():

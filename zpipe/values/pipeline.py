@@ -18,7 +18,7 @@ from zpipe.values.errors import ConfigError
 from zpipe.values.faults import Fault, did_you_mean
 from zpipe.values.options import plain
 from zpipe.values.parts import expand
-from zpipe.values.stage import Latest, Named, Read, Stage, StageSpec, Use, caller, default_name
+from zpipe.values.stage import Latest, Merge, Named, Read, Stage, StageSpec, Use, caller, default_name
 from zpipe.values.tables import SCHEMA, Reader, place, read_top
 
 
@@ -217,17 +217,21 @@ def _topological(specs: Sequence[StageSpec]) -> tuple[StageSpec, ...]:
     return tuple(specs[i] for i in [*order, *stuck])
 
 
-def _chain(stages: Sequence[Stage]) -> Stage | None:
-    end: Stage | None = None
+def _chain(stages: Sequence[Stage | Named | Merge]) -> Stage | Named | Merge | None:
+    end: Stage | Named | Merge | None = None
     for x in stages:
-        if not isinstance(x, Stage):
+        if not isinstance(x, Stage) and (end is not None or not isinstance(x, Named | Merge)):
             raise ConfigError(f"{x!r} in a list given to Pipeline is not a stage")
-        if end is not None and x.inputs:
+        if end is None:
+            end = x
+            continue
+        assert isinstance(x, Stage)
+        if x.inputs:
             raise ConfigError(
                 f"{x.place}: {x!r} already reads a stage, but a list given to Pipeline is a chain: "
                 "give several ends as Pipeline(name, a, b)"
             )
-        end = x if end is None else x(end)
+        end = x(end)
     return end
 
 
