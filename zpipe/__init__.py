@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from zpipe.values import errors
+from zpipe.values import errors, freshness  # noqa: F401  freshness: modules may be edited from here on
 from zpipe.values.context import Item, item, out, rng, run_folder
 from zpipe.values.errors import (
     ConfigError,

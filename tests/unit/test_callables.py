@@ -1,12 +1,14 @@
 """Callables: their names, finding them by name, and what they are."""
 
 import functools
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from zpipe.values.callables import describe, form_of, name_of, resolve
+from zpipe.values.callables import describe, form_of, in_process, name_of, resolve
 from zpipe.values.errors import ConfigError
 
 
@@ -97,7 +99,8 @@ def test_a_callable_of_an_imported_file_keeps_its_file_as_its_name(folder):
         ),
         (
             "__main__:f",
-            "f was made in an interactive session, where no worker can import it: move it to a file",
+            "f was made in an interactive session, where no worker can import it: put it in a file (in a notebook: "
+            "%%writefile stages.py) and import it from there, or run inline",
         ),
         ("zpipe.stages:bach", "there is no built-in 'zpipe.stages:bach': did you mean 'zpipe.stages:batch'?"),
     ],
@@ -133,6 +136,68 @@ def test_a_pipeline_does_not_run_while_its_file_is_imported(folder, run):
 
     with pytest.raises(ConfigError, match='put it below `if __name__ == "__main__":`'):
         resolve(run, folder)
+
+
+def edit(path, text):
+    """Change a file within the second, to as many bytes: Python's cache of compiled code takes it for the same."""
+    before = path.stat()
+    assert len(text) == before.st_size
+    path.write_text(text)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns - before.st_mtime_ns % 10**9 + 999_999_999))
+
+
+@pytest.mark.parametrize("run", ["mystages:crops", "mystages.py:crops"])
+def test_an_edited_module_is_imported_anew(folder, run):
+    before = resolve(run, folder)
+    edit(folder / "mystages.py", (folder / "mystages.py").read_text().replace("yield size", "yield -1  "))
+
+    assert list(before(size=4)) == [4]
+    assert list(resolve(run, folder)(size=4)) == [-1]
+
+
+def test_a_module_whose_own_import_was_edited_is_imported_anew(folder):
+    (folder / "sizes.py").write_text("SIZE = 3\n")
+    (folder / "mystages.py").write_text("from sizes import SIZE\ndef crops(): yield SIZE\n")
+    resolve("mystages:crops", folder)
+    edit(folder / "sizes.py", "SIZE = 4\n")
+
+    assert list(resolve("mystages:crops", folder)()) == [4]
+
+
+def test_a_module_that_was_edited_after_the_user_imported_it_is_imported_anew(folder, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    import mystages
+
+    edit(folder / "mystages.py", (folder / "mystages.py").read_text().replace("yield size", "yield -1  "))
+    run = name_of(mystages.crops, folder)
+
+    assert run == "mystages:crops"
+    assert list(resolve(run, folder)(size=4)) == [-1]
+
+
+def test_a_fresh_process_does_not_run_compiled_code_of_before_the_edit(folder):
+    resolve("mystages:crops", folder)
+    edit(folder / "mystages.py", (folder / "mystages.py").read_text().replace("yield size", "yield -1  "))
+    resolve("mystages:crops", folder)
+
+    code = "import mystages; print(*mystages.crops(4))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout == "-1\n"
+
+
+def test_a_module_that_was_not_edited_stays(folder):
+    os.utime(folder / "mystages.py", (1, 1))
+
+    assert resolve("mystages:crops", folder) is resolve("mystages:crops", folder)
+
+
+def test_a_session_has_its_own_functions_for_runs_in_its_process(folder, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "crops", crops, raising=False)
+
+    with in_process():
+        assert resolve("__main__:crops", folder) is crops
+    with pytest.raises(ConfigError, match="made in an interactive session"):
+        resolve("__main__:crops", folder)
 
 
 def test_a_function_maps():

@@ -30,6 +30,7 @@ from zpipe.processes.roles import role_of
 from zpipe.processes.runfolder import RunFolder
 from zpipe.processes.targets import call_hook, user_traceback, users_own
 from zpipe.values import context
+from zpipe.values.callables import in_process
 from zpipe.values.errors import StageError
 from zpipe.values.paths import Run
 from zpipe.values.pipeline import Pipeline
@@ -54,7 +55,7 @@ def run(
 
     Raises ConfigError with every fault, and StageError with the traceback of the user's code as its own.
     """
-    with EventLog(events) as log:
+    with EventLog(events) as log, in_process():
         plan, folder = prepare(
             pipeline, runs=runs, sets=sets, seed=seed, transport="inline", limit=limit, until=until
         )  # fmt: skip

@@ -13,14 +13,17 @@ import importlib.util
 import inspect
 import os
 import sys
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import Parameter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from zpipe.values import freshness
 from zpipe.values.errors import ConfigError
 from zpipe.values.faults import did_you_mean
 from zpipe.values.stage import BUILT_INS, GROUPING, SPLIT
@@ -30,6 +33,8 @@ HOOKS = ("warmup", "state", "restore", "epoch_end", "finish", "close", "commit")
 
 # The module that `resolve` is importing now: a pipeline must not be run from there.
 importing: contextvars.ContextVar[str] = contextvars.ContextVar("importing", default="")
+
+_in_process: contextvars.ContextVar[bool] = contextvars.ContextVar("in_process", default=False)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,16 @@ class CallableInfo:
         return (self.form == "split" or self.can_iterate) and not self.is_built_in
 
 
+@contextmanager
+def in_process() -> Iterator[None]:
+    """Let `resolve` also find what an interactive session has made: the stages run in this very process."""
+    token = _in_process.set(True)
+    try:
+        yield
+    finally:
+        _in_process.reset(token)
+
+
 def takes_item(parameters: tuple[Parameter, ...] | None) -> bool:
     """Tell whether a first positional parameter is there for an item."""
     kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.VAR_POSITIONAL)
@@ -85,7 +100,7 @@ def name_of(obj: Callable[..., Any], folder: Path) -> str:
     if not isinstance(name, str):
         name = f"<{type(obj).__name__} object>"
     if module == "__main__" or module.startswith(FILE_MODULE):
-        main = sys.modules[module]
+        main = sys.modules.get(module)
         spec = getattr(main, "__spec__", None)
         if module == "__main__" and spec is not None and spec.name != "__main__":
             module = spec.name  # python -m package.module
@@ -98,14 +113,18 @@ def resolve(run: str, folder: Path) -> Any:
     """Import "module:name" or "file.py:name" and return it; ConfigError, one line, when that fails.
 
     `folder` is searched first, then the working directory; both stay at the front of `sys.path`.  A folder in front
-    of the name, "parts/module:name", is one from `folder`: it is searched in its stead.
+    of the name, "parts/module:name", is one from `folder`: it is searched in its stead.  A module that was edited
+    since its import is imported anew.
     """
     head, _, name = run.rpartition(":")
     if not head or not name:
         raise ConfigError(f"run is {run!r}: write 'module:name' or 'file.py:name'")
-    if "<" in name or head == "__main__":
+    if "<" in name or (head == "__main__" and not _in_process.get()):
         raise ConfigError(_not_importable(head, name))
-    module = _import_file(head, folder) if head.endswith(".py") else _import_module(head, folder)
+    if head == "__main__":
+        module = sys.modules[head]
+    else:
+        module = _import_file(head, folder) if head.endswith(".py") else _import_module(head, folder)
     obj: Any = module
     for part in name.split("."):
         if not hasattr(obj, part):
@@ -179,7 +198,8 @@ def _parameters(obj: Any, skip: int = 0) -> tuple[Parameter, ...] | None:
 
 def _not_importable(head: str, name: str) -> str:
     if head == "__main__":
-        return f"{name} was made in an interactive session, where no worker can import it: move it to a file"
+        way_out = "put it in a file (in a notebook: %%writefile stages.py) and import it from there, or run inline"
+        return f"{name} was made in an interactive session, where no worker can import it: {way_out}"
     if "<lambda>" in name:
         return f"a lambda of {head} has no name to import in a worker: write def at the top level of a module"
     if "<locals>" in name:
@@ -198,17 +218,21 @@ def _import_file(head: str, folder: Path) -> ModuleType:
     if main is not None and os.path.exists(main) and os.path.samefile(main, path):
         return sys.modules["__main__"]
     name = FILE_MODULE + os.path.realpath(path)
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # before it runs: dataclasses look their module up
-    try:
-        return _import(head, path.parent, lambda: spec.loader.exec_module(module) or module)  # type: ignore[union-attr]
-    except BaseException:
-        del sys.modules[name]
-        raise
+
+    def load() -> ModuleType:
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)  # before it runs: dataclasses look it up
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+        return module
+
+    return _import(head, path.parent, load)
 
 
 def _import_module(head: str, folder: Path) -> ModuleType:
@@ -222,9 +246,14 @@ def _import_module(head: str, folder: Path) -> ModuleType:
 def _import(head: str, folder: Path, load: Callable[[], ModuleType]) -> ModuleType:
     _put_first(folder)
     _make_way(head.split(".")[0], folder)
+    places = dict.fromkeys((folder, Path.cwd()))
+    freshness.forget_edited(places)
     token = importing.set(head)
+    began_ns = time.time_ns()
     try:
-        return load()
+        module = load()
+        freshness.note(places, began_ns)
+        return module
     except ConfigError:
         raise
     except ModuleNotFoundError as e:
