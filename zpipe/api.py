@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from zpipe.values.check import check
 from zpipe.values.errors import ConfigError, ZpipeError
 
 if TYPE_CHECKING:
+    from zpipe.notebook import Live
     from zpipe.processes.report import Report
 
 
@@ -42,6 +44,7 @@ class Pipeline(pipeline.Pipeline):
         events: str | os.PathLike[str] | None = None,
         folder: str | os.PathLike[str] = "runs",
         metrics: str | None = None,
+        progress: bool = True,
     ) -> Report:
         """Run to the end and return the report.
 
@@ -50,6 +53,7 @@ class Pipeline(pipeline.Pipeline):
         by `seed`; of each source `limit` items are made per epoch; the stages below `until` are left out;
         `events` is a file for a copy of the run's events; `folder` is where the folder of the run is made;
         `metrics` is an address such as "127.0.0.1:9464" at which Prometheus may read how the run goes.
+        In a notebook the output of the cell shows how the stages get on, unless `progress` is false.
         Raises ConfigError with every fault, RunError when the run failed.
         """
         by = os.environ.get("ZPIPE_WORKER") or callables.importing.get()
@@ -70,10 +74,24 @@ class Pipeline(pipeline.Pipeline):
             )  # fmt: skip
         from zpipe.processes import launcher
 
+        live = _live() if progress else None
         try:
-            return launcher.run(
+            report = launcher.run(
                 self, sets=sets, chaos=chaos, seed=seed, runs=folder, limit=limit, until=until, events=events,
-                metrics=metrics,
+                metrics=metrics, progress=live.progress if live else None,
             )  # fmt: skip
         except ZpipeError as error:
             raise error.with_traceback(None) from None  # the line says it all: where we noticed helps nobody
+        if live:
+            live.report(report)
+        return report
+
+
+def _live() -> Live | None:
+    """Return what shows a run in the kernel of a notebook, None elsewhere."""
+    ipython = sys.modules.get("IPython")
+    if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
+        return None
+    from zpipe.notebook import Live
+
+    return Live()

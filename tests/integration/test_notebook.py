@@ -56,6 +56,8 @@ class Cell:
         self._client = client
         self._id = client.execute(code)
         self.printed = self.warned = ""
+        self.shown: list[str] = []  # what its displays showed, one after the other
+        self.displays = 0
 
     def wait(self) -> Any:
         """Wait for its end; return its reply.  Raises queue.Empty."""
@@ -69,6 +71,9 @@ class Cell:
                 self.printed += content["text"]
             elif message["msg_type"] == "stream":
                 self.warned += content["text"]
+            elif message["msg_type"] in ("display_data", "update_display_data"):
+                self.displays += message["msg_type"] == "display_data"
+                self.shown.append(content["data"]["text/plain"])
             elif message["msg_type"] == "status" and content["execution_state"] == "idle":
                 break
         while True:
@@ -186,3 +191,20 @@ def test_a_run_in_a_thread_of_a_notebook_has_no_signals_and_ends_all_the_same(ke
 
     assert reply["status"] == "ok", reply
     assert lines(json.loads(printed)[2]) == [7 * x for x in range(5)]
+
+
+def test_progress_is_one_output_that_changes_and_holds_no_control_codes(place: Place, kernel: Kernel) -> None:
+    kernel.run(STAGES.format(k=3, how="return"))
+    cell = kernel.start(RUN.format(k=3, how=""))
+    cell.wait()
+
+    assert cell.displays == 1
+    assert cell.warned == ""
+    assert "\x1b" not in "".join(cell.shown)
+    title, *table, folder = cell.shown[-1].splitlines()
+    assert title.startswith("t: done in ")
+    assert [row.split()[:5] for row in table if row.split()[:1] == ["scale"]] == [["scale", "2", "5", "0", "5"]]
+    assert folder == f"run folder: {json.loads(cell.printed)[2]}"
+    quiet = kernel.start(RUN.format(k=3, how="progress=False"))
+    quiet.wait()
+    assert (quiet.displays, json.loads(quiet.printed)[0]) == (0, True)

@@ -21,7 +21,7 @@ LAYERS = (
     {"transport"},
     {"stages", "sinks", "joins"},
     {"processes"},
-    {"api", "cli", "testing", "zpipe", "__main__"},
+    {"api", "cli", "notebook", "testing", "zpipe", "__main__"},
 )
 DOORS = {
     "zmq": {"zpipe.transport.sockets"},
@@ -32,6 +32,7 @@ DOORS = {
     "prometheus_client": {"zpipe.processes.scrape"},
     "click": {"zpipe.cli"},  # any module below it
     "rich": {"zpipe.cli"},
+    "IPython": {"zpipe.notebook"},
 }
 OUTSIDE_WORLD = {
     *("time", "datetime", "random", "secrets", "uuid", "os", "pathlib", "socket", "select", "selectors"),

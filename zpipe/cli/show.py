@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,6 +79,24 @@ def stages_table(table: Mapping[str, Any]) -> Table:
     for row in table["stages"]:
         out.add_row(row["name"], str(row["workers"]), f"{count(row, 'done'):,}", f"{row['rate']:,.0f}")
     return out
+
+
+def short_report(report: Report) -> Table:
+    """Return what became of the items of each stage, for where there is little room."""
+    out = _table("stage", "workers", "in", "dropped", "out", "in/s", "busy %")
+    for stage in report.stages:
+        counts = (stage.taken, stage.dropped, stage.out)
+        out.add_row(
+            stage.name, str(stage.workers), *(f"{n:,}" for n in counts), f"{stage.rate:,.0f}", f"{100 * stage.busy:.0f}"
+        )  # fmt: skip
+    return out
+
+
+def text_of(table: Table) -> str:
+    """Return a table as lines without control codes."""
+    text = io.StringIO()
+    Console(file=text, width=WIDE, force_jupyter=False, force_terminal=False, color_system=None).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())
 
 
 def report(report: Report) -> None:
