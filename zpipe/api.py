@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from zpipe.values import callables, graph, pipeline
 from zpipe.values.check import check
-from zpipe.values.errors import ConfigError, ZpipeError
+from zpipe.values.errors import ConfigError, RunError, ZpipeError
 
 if TYPE_CHECKING:
     from zpipe.notebook import Live
@@ -81,6 +81,8 @@ class Pipeline(pipeline.Pipeline):
                 metrics=metrics, progress=live.progress if live else None,
             )  # fmt: skip
         except ZpipeError as error:
+            if isinstance(error, RunError) and error.detail:
+                error.add_note(error.detail.rstrip().rpartition("\n")[0])  # the last line the error has itself
             raise error.with_traceback(None) from None  # the line says it all: where we noticed helps nobody
         if live:
             live.report(report)

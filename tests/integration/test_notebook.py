@@ -157,6 +157,7 @@ def test_twenty_rounds_of_edit_and_run_leave_nothing_behind(place: Place, kernel
             reply, _ = kernel.run(FAIL)
             assert reply["ename"] == "RunError", reply
             assert f"raised ValueError: round {k}" in reply["evalue"]
+            assert "mine.py" in reply["traceback"][-1]  # where in the user's code
         else:
             reply, printed = kernel.run(RUN.format(k=k, how="inline=True" if kind == "inline" else ""))
             assert reply["status"] == "ok", reply
@@ -176,6 +177,7 @@ def test_what_a_notebook_defines_itself_runs_inline_only_and_the_line_tells_the_
     reply, _ = kernel.run(define + run.format(""))
     assert reply["ename"] == "ConfigError"
     first, second = reply["evalue"].splitlines()
+    assert first.startswith("cell:6: stage 'numbers': ")
     assert "numbers was made in an interactive session, where no worker can import it: put it in a file" in first
     assert "%%writefile stages.py" in second
     reply, printed = kernel.run(define + run.format("inline=True"))

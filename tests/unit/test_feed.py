@@ -284,3 +284,18 @@ def test_a_stage_that_joins_is_fed_with_lists():
     x = zp.stage(numbers)
     both = zp.stage(add, args={"scale": 10})(zp.stage(double, name="a")(x), zp.stage(double, name="b")(x))
     assert feed(both, [[1, 2], [3, 4]]) == [30, 70]
+
+
+def test_a_stage_that_a_file_defines_is_fed(tmp_path):
+    (tmp_path / "shapes.py").write_text("def scale(x, by):\n    return by * x\n")
+    (tmp_path / "text.toml").write_text(
+        'schema = 1\nname = "text"\n[stage.scale]\nrun = "shapes:scale"\nfrom = "input"\nargs = { by = 3 }\n'
+        '[stage.again]\nrun = "shapes:scale"\nfrom = "scale"\nargs = { by = 5 }\n'
+    )
+
+    assert feed(zp.use(f"{tmp_path}/text.toml:scale"), [1, 2]) == [3, 6]
+    assert feed(zp.use(f"{tmp_path}/text.toml:scale"), [1, 2], args={"by": 4}) == [4, 8]
+    with pytest.raises(zp.ConfigError, match=rf"^{FILE}:\d+: .*text.toml is a whole file: feed its stages one by one"):
+        feed(zp.use(tmp_path / "text.toml"), [1])
+    with pytest.raises(zp.ConfigError, match=rf"^{FILE}:\d+: .* has no stage 'scael': did you mean 'scale'"):
+        feed(zp.use(f"{tmp_path}/text.toml:scael"), [1])

@@ -21,9 +21,10 @@ from zpipe.values.callables import CallableInfo, describe, form_of, name_of, res
 from zpipe.values.context import out
 from zpipe.values.errors import ConfigError
 from zpipe.values.options import Options, whole
+from zpipe.values.parts import expand
 from zpipe.values.pipeline import Pipeline
 from zpipe.values.plan import StagePlan, build
-from zpipe.values.stage import ANY, BUILT_INS, SPLIT, Stage, StageSpec, caller, default_name
+from zpipe.values.stage import ANY, BUILT_INS, SPLIT, Stage, StageSpec, Use, caller, default_name
 from zpipe.values.stagecheck import check_callable, check_options
 from zpipe.values.tables import Reader
 
@@ -113,11 +114,21 @@ def _alone(stage: Stage | Callable[..., Any] | str, args: Mapping[str, Any], *, 
     run = stage.run
     name = stage.name or default_name(run)
     text = run if isinstance(run, str) else name_of(run, home)
-    info = describe(run, home) if isinstance(run, str) else form_of(run)
-    reader = Reader({f"stage.{name}": at})
-    table = {**stage.options, "run": text, "args": {**stage.args, **args}}
     reads = {"join": [INPUTS] * len(stage.inputs)} if stage.joins else {"from": INPUTS}
-    spec = reader.stage(name, table if is_source else table | reads, {})
+    table = {**stage.options, "run": text, "args": {**stage.args, **args}, **({} if is_source else reads)}
+    reader = Reader({f"stage.{name}": at})
+    if isinstance(stage, Use):
+        table["use"] = table.pop("run")
+        rows, _, places, faults = expand([(name, table)], [], home, reader.places)
+        if len(rows) > 1:
+            reader.fault(f"stage.{name}", f"{run} is a whole file: feed its stages one by one, as {run}:NAME")
+        if faults or reader.faults:
+            raise ConfigError(*map(str, (*faults, *reader.faults)))
+        ((name, table),) = rows
+        reader = Reader(places)
+        run = table.get("run", "")
+    info = describe(run, home) if isinstance(run, str) else form_of(run)
+    spec = reader.stage(name, table, {})
     for where, said in (*check_options(spec, info), *check_callable(spec, info, is_read=not _ends(spec, info))):
         reader.fault(where, said)
     if reader.faults:

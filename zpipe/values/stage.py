@@ -285,11 +285,12 @@ def default_name(run: str | Callable[..., Any]) -> str:
 
 
 def caller() -> tuple[Path, int]:
-    """Return the file and line of the nearest caller outside this package."""
+    """Return the file and line of the nearest caller outside this package; a notebook's file is its cell."""
     frame = sys._getframe(1)
     while frame.f_back is not None and f"{frame.f_globals.get('__name__')}.".startswith("zpipe."):
         frame = frame.f_back
-    return Path(frame.f_code.co_filename), frame.f_lineno
+    path = Path(frame.f_code.co_filename)
+    return Path("cell") if path.parent.name.startswith("ipykernel_") else path, frame.f_lineno
 
 
 def _built_in(name: str, options: dict[str, Any], **args: Any) -> Stage:
