@@ -184,6 +184,16 @@ def test_what_a_notebook_defines_itself_runs_inline_only_and_the_line_tells_the_
     assert (reply["status"], printed) == ("ok", "item 0\nitem 1\nitem 2\n")
 
 
+def test_nothing_is_left_of_a_run_whose_kernel_is_killed(place: Place, kernel: Kernel) -> None:
+    bell = Bell(place.folder / "bell1")
+    kernel.run(STAGES.format(k=1, how="return"))
+    kernel.start(FLOW.format(k=1))
+    bell.wait(3)
+    kernel.process.kill()
+
+    assert place.left() == []
+
+
 def test_a_run_in_a_thread_of_a_notebook_has_no_signals_and_ends_all_the_same(kernel: Kernel) -> None:
     kernel.run(STAGES.format(k=7, how="return"))
     code = RUN.format(k=7, how="").replace("\n", "\n    ")

@@ -2,7 +2,7 @@
 
 Knows the shape of a file and of each value; refuses to know callables, names that others refer to, and all that
 needs a look at two places at once.  It takes whatever the check takes, unless a variable stands for `schema`, for
-the defaults or for a whole stage; the check finds more.
+the defaults, for a whole stage or for the file of a part; the check finds more.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def check_options(spec: StageSpec, info: CallableInfo | None) -> Found:
         elif info is not None and key in _fillable(spec, info):
             text = f"{key!r} is an argument of {spec.run}, not an option: put it in args"
         else:
-            text = f"there is no option {key!r}{did_you_mean(key, [*FIELDS, 'run', 'from', 'args'])}"
+            text = f"there is no option {key!r}{did_you_mean(key, [*FIELDS, 'run', 'use', 'from', 'join', 'args'])}"
         yield f"{at}.{key}", f"{stage}: {text}"
     broken = options.broken()
     for key, rule in broken.items():
