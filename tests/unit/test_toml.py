@@ -225,3 +225,10 @@ def test_another_schema_is_a_fault_at_its_line(write):
     path = write('schema = 2\nname = "p"\n')
 
     assert faults_of(path) == [f"{path}:1: schema is 2: this version reads schema = 1"]
+
+
+def test_a_join_of_nothing_that_can_be_read_is_a_fault(write):
+    pipeline = zp.Pipeline.load(write(SOURCE + '[stage.b]\nrun = "stages:b"\njoin = [1, 2]\n'))
+
+    with pytest.raises(zp.ConfigError, match="stage 'b': join holds 1: name a stage or a list of stages"):
+        pipeline.check()

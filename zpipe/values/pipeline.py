@@ -217,10 +217,10 @@ def _topological(specs: Sequence[StageSpec]) -> tuple[StageSpec, ...]:
     return tuple(specs[i] for i in [*order, *stuck])
 
 
-def _chain(stages: Sequence[Stage | Named | Merge]) -> Stage | Named | Merge | None:
-    end: Stage | Named | Merge | None = None
+def _chain(stages: Sequence[Read | Merge]) -> Read | Merge | None:
+    end: Read | Merge | None = None
     for x in stages:
-        if not isinstance(x, Stage) and (end is not None or not isinstance(x, Named | Merge)):
+        if not isinstance(x, Stage) and (end is not None or not isinstance(x, Named | Latest | Merge)):
             raise ConfigError(f"{x!r} in a list given to Pipeline is not a stage")
         if end is None:
             end = x

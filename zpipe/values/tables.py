@@ -71,7 +71,8 @@ class Reader:
             joined = [joined] if isinstance(joined, str) else ["?"]
         options, extra = sort_options(fill(raw, defaults, is_source=above is None and joined is None))
         inputs, latest = self._inputs(name, "from", above) if joined is None else self._inputs(name, "join", joined)
-        return StageSpec(name, run, inputs, args, options, extra, joins=joined is not None, latest=latest)
+        joins = joined is not None and bool(inputs)
+        return StageSpec(name, run, inputs, args, options, extra, joins=joins, latest=latest)
 
     def tests(self, tables: Any) -> tuple[Any, ...]:
         """Return the [[test]] tables as they are written."""
