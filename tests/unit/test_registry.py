@@ -1207,3 +1207,61 @@ def test_who_is_wanted_anew_stays_though_one_of_its_place_died_before_it_could_l
     scaling.say({"t": "DIED", "inc": 12})
     scale(scaling, "clean", 2)
     assert scaling.join("clean", 13, slot=1)["desired"] == "run"
+
+
+# -- taps -----------------------------------------------------------------------------------------------
+
+WISH = {"endpoints": ["tcp://127.0.0.1:5"], "inputs": False, "output": None, "form": "text"}
+
+
+def tap(bench: Bench, stage: str = "clean", **more: Any) -> dict[str, Any]:
+    return bench.say({"t": "TAP", "stage": stage, **WISH, **more}, b"cli")
+
+
+def test_the_workers_of_a_tapped_stage_are_told_at_once_and_while_it_is_renewed(bench: Bench) -> None:
+    for name, inc in (("crops", 1), ("clean", 11), ("clean", 12)):
+        bench.join(name, inc)
+    answer = tap(bench)
+    assert (answer["t"], answer["state"]) == ("OK", "running")
+    assert {inc: told["taps"] for inc, told in bench.told().items()} == {11: [WISH], 12: [WISH]}
+    bench.now_s += 2.0
+    tap(bench)
+    assert bench.told() == {}
+    bench.tick(2.9)
+    assert bench.beat(11)["taps"] == [WISH]
+    assert bench.beat(1)["taps"] == []
+    bench.tick(0.2)
+    assert bench.beat(11)["taps"] == []
+
+
+def test_a_registry_that_was_restarted_hears_of_a_tap_when_it_is_renewed(bench: Bench) -> None:
+    bench.join("clean", 11)
+    tap(bench)
+    bench.restart()
+    bench.join("clean", 11, worker="clean-1", slot=0)
+    assert bench.beat(11)["taps"] == []
+    tap(bench)
+    assert bench.told()[11]["taps"] == [WISH]
+
+
+def test_what_cannot_be_tapped_says_why(bench: Bench) -> None:
+    refused(tap(bench, "claen"), 404, "did you mean 'clean'?")
+    refused(tap(bench, "crops", inputs=True), 409, "'crops' is a source and is given nothing")
+    refused(tap(bench, output="spam"), 404, "stage 'clean' has no named output 'spam' that is read: it has none")
+    refused(tap(bench, endpoints=[]), 400, "TAP names no endpoint")
+    for strange in ({"endpoints": 7}, {"inputs": 1}, {"form": "xml"}, {"output": 3}):
+        refused(tap(bench, **strange), 400)
+    for port in range(16):
+        assert tap(bench, endpoints=[f"tcp://127.0.0.1:{port + 1}"])["t"] == "OK"
+    refused(tap(bench, endpoints=["tcp://127.0.0.1:99"]), 409, "16 taps are on")
+
+
+def test_a_tap_names_one_of_the_outputs_that_are_read() -> None:
+    stages = (
+        stage(0, "route", "source", outputs=(0,)),
+        stage(1, "out", "sink", inputs=(0,)),
+    )
+    bench = Bench(Plan("p", "/tmp", stages, (EdgePlan(0, 0, 1, False, (), ("spam", "")),), {0: "route"}, {0: 0}))
+    assert tap(bench, "route", output="spam")["t"] == "OK"
+    refused(tap(bench, "route", output="spim"), 404, "did you mean 'spam'?")
+    refused(tap(bench, "route", output="other"), 404, "there are spam")

@@ -17,6 +17,7 @@ from zpipe.cli.ps import ps
 from zpipe.cli.registry import registry
 from zpipe.cli.run import run
 from zpipe.cli.schema import schema
+from zpipe.cli.tap import tap
 from zpipe.cli.test import test
 from zpipe.cli.try_ import try_
 from zpipe.cli.worker import worker
@@ -35,7 +36,7 @@ def cli() -> None:
     """Run pipelines of worker processes over ZeroMQ."""
 
 
-for command in (new, run, check, graph, test, try_, registry, worker, scale, drain, down, ps, logs, schema):
+for command in (new, run, check, graph, test, try_, registry, worker, scale, drain, down, ps, tap, logs, schema):
     cli.add_command(command)
 
 

@@ -27,6 +27,7 @@ from zpipe.core.requests import (
     read_reaches,
     text,
 )
+from zpipe.core.taps import Taps, read_wish
 from zpipe.values.plan import Plan, StagePlan
 
 
@@ -73,6 +74,7 @@ class Registry:
         sources = [lane for stage in plan.stages if stage.role == "source" for lane in stage.lanes]
         self.progress = Progress(sources, stored)
         self.recovering = bool(stored.workers)
+        self.taps = Taps()
         self._welcome = {**(welcome or {}), "run_key": run_key, "plan": plan.to_dict()}
         self._ver = 0
         self._began_s: float | None = None
@@ -90,6 +92,7 @@ class Registry:
             "STOP": self._stop,
             "DRAIN": self._drain,
             "SCALE": self._scale,
+            "TAP": self._tap,
             "PS": self._ps,
             "DOWN": self._down,
         }
@@ -112,6 +115,7 @@ class Registry:
     def tick(self, now_s: float) -> list[Action]:
         """Notice what did not happen."""
         self._begin(now_s)
+        self.taps.tick(now_s)
         for member in self.members:
             if now_s - member.seen_s >= self.limits.dead_s:
                 self._remove(member, f"was silent for {self.limits.dead_s:g} s and declared dead")
@@ -242,6 +246,12 @@ class Registry:
             self._stale[member.inc] = None
         return {"t": "OK"}
 
+    def _tap(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
+        stage = self.members.stage(text(message, "stage"))
+        if self.taps.renew(stage, read_wish(message, self.plan, stage), now_s):
+            self._stale |= dict.fromkeys(member.inc for member in self.members.of(stage) if member.announced)
+        return {"t": "OK", "state": self.progress.state}
+
     def _ps(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
         return {
             "t": "TABLE",
@@ -356,6 +366,7 @@ class Registry:
             "ver": member.ver,
             "desired": self._desired(member),
             "watermarks": {number: list(mark) for number, mark in self.progress.watermarks.items()},
+            "taps": self.taps.of(member.stage),
         }
         if member.in_rosters and ver != member.ver:
             state["roster"] = {

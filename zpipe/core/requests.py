@@ -98,8 +98,8 @@ def read_beat(message: Mapping[str, Any]) -> Beat:
         raise Refused(400, f"state is {state!r:.40}, not one of {', '.join(STATES)}")
     return Beat(
         state=state,
-        inbox=_endpoints(message, "inbox"),
-        acks=_endpoints(message, "acks"),
+        inbox=endpoints(message, "inbox"),
+        acks=endpoints(message, "acks"),
         counters=read_counters(message),
         running=_running(message),
         sources=_sources(message),
@@ -149,7 +149,8 @@ def text(message: Mapping[str, Any], field: str, *, longest: int = NAME_MAX) -> 
     return value[:longest]
 
 
-def _endpoints(message: Mapping[str, Any], field: str) -> tuple[str, ...]:
+def endpoints(message: Mapping[str, Any], field: str) -> tuple[str, ...]:
+    """Read a list of endpoints, empty when there is none.  Raises Refused."""
     value = message.get(field)
     if value is None:
         return ()

@@ -6,7 +6,7 @@ simulator.  `actions` is emptied by whoever runs it, in order: a save stands bef
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +76,7 @@ class Worker:
         self.now_s = 0.0  # of the last event
         self.calling = False  # whether a job is under way
         self.due_s: float | None = None  # when a block that waits to fill is called as it is
+        self.tap: Callable[[Run], None] | None = None  # looks on at what is emitted
         edges = [
             Edge(e.number, e.marked, e.lane_map(), e.outputs, self.latest_type() if e.keep == "latest" else None)
             for e in role.outputs
@@ -176,6 +177,8 @@ class Worker:
 
     def emit(self, run: Run, *parents: Parent) -> None:
         """Send outputs on their way; `parents` are what they were made from."""
+        if self.tap is not None:
+            self.tap(run)
         if self.outlet.edges:
             self.outlet.emit(run, parents)
 

@@ -167,7 +167,8 @@ class Caller:
             value = self.codec.decode_state(part)
             self._call(lambda: self.target.restore(value), "restore")
 
-    def _values(self, run: Run) -> list[Any]:
+    def values(self, run: Run) -> list[Any]:
+        """Return the items of a run as the stage's code gets them; those that a group only passes on, encoded."""
         if run.values is None:
             passes = self.grouping is not None and self.grouping.passes
             run.values = self.codec.parts(run) if passes else self.codec.decode(run)
@@ -181,7 +182,7 @@ class Caller:
         parent = job.parent
         assert parent is not None
         for run, a, b in job.stretches:
-            values, marks = self._values(run), run.marks
+            values, marks = self.values(run), run.marks
             start, kinds, nbytes = a, bytearray(), 0
             parts: list[Any] = []
             current.run = run
@@ -245,7 +246,7 @@ class Caller:
         current.run, current.index, current.block = run, k, spots
         self.blame.note(run, k)
         try:
-            made = self.call([self._values(run)[k] for run, k in spots])
+            made = self.call([self.values(run)[k] for run, k in spots])
         except Exception as error:
             raise self._failed(error, run, k, len(spots)) from error
         finally:
@@ -283,7 +284,7 @@ class Caller:
         assert self.grouping is not None
         since = self.clock()
         members = [
-            Member(run.path(k), run.digest, run.epoch, self._values(run)[k])
+            Member(run.path(k), run.digest, run.epoch, self.values(run)[k])
             for run, a, b in job.stretches
             for k in range(a, b)
         ]
@@ -302,7 +303,7 @@ class Caller:
     def _split(self, job: Job) -> Iterator[None]:
         assert job.parent is not None
         for run, a, b in job.stretches:
-            values = self._values(run)
+            values = self.values(run)
             for k in range(a, b):
                 if run.mark(k):
                     self.worker.emit(run.like(k, [None], bytes([run.mark(k)])), job.parent)
@@ -336,7 +337,7 @@ class Caller:
         since, dropped = self.clock(), self.grouping.dropped
         joiner = Joiner(self, job.parent)
         for run, a, b in job.stretches:
-            values = self._values(run)
+            values = self.values(run)
             self.current.run = run
             for k in range(a, b):
                 self.current.index = k
@@ -359,7 +360,7 @@ class Caller:
         items = []
         names = self.current.lane_names
         for run, a, b in job.stretches:
-            values = self._values(run)
+            values = self.values(run)
             for k in range(a, b):
                 if not run.mark(k):
                     items.append(Committed(run.text(names, k), values[k], run.epoch))

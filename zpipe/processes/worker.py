@@ -33,6 +33,7 @@ from zpipe.processes.control import Control
 from zpipe.processes.links import Links, host_address
 from zpipe.processes.roles import role_of
 from zpipe.processes.saves import Saves
+from zpipe.processes.taps import Taps
 from zpipe.processes.targets import build, call_hook, user_traceback
 from zpipe.values import context
 from zpipe.values.errors import RegistryError, SaveError, ZpipeError
@@ -60,6 +61,7 @@ class WorkerProcess:
         self.worker: Worker | None = None
         self.caller: Caller | None = None
         self.links: Links | None = None
+        self.taps: Taps | None = None
         self.plan: Plan | None = None
         self.stage: StagePlan | None = None
         self.current: context.Current | None = None
@@ -142,6 +144,7 @@ class WorkerProcess:
             worker, host=host_address(), sockets_dir=welcome.get("sockets_dir"),
             transport=welcome.get("transport", "auto"), stage=stage.name, save=lambda save: self._save(saves, save),
         )  # fmt: skip
+        self.taps = Taps(self.caller, self.links.context)
         if stage.memory:
             saves.claim()
             save = saves.read()
@@ -184,8 +187,9 @@ class WorkerProcess:
     # -- the loop -----------------------------------------------------------------------------------
 
     def _loop(self) -> None:
-        assert self.worker is not None and self.caller is not None and self.links is not None
-        worker, caller, links = self.worker, self.caller, self.links
+        assert self.worker is not None and self.caller is not None
+        assert self.links is not None and self.taps is not None
+        worker, caller, links, taps = self.worker, self.caller, self.links, self.taps
         heard = self.control.fileno()
         links.poller.register(heard, 1)
         limits, clock = worker.limits, time.monotonic
@@ -211,6 +215,8 @@ class WorkerProcess:
                 job = worker.take(caller.limit)
                 if job is not None:
                     self.called_s = now_s
+                    if taps.given is not None:
+                        taps.given(job)
                     activity = caller.perform(job)
             if activity is not None and not worker.outlet.backlog:
                 if next(activity, activity) is activity:
@@ -253,13 +259,14 @@ class WorkerProcess:
 
     def _heed(self, now_s: float) -> None:
         """Take in what the registry says."""
-        assert self.worker is not None
+        assert self.worker is not None and self.taps is not None
         self.control.clear()
         while self.control.inbox:
             state = self.control.inbox.popleft()
             self.desired = state["desired"]
             if "roster" in state:
                 self._take_roster(now_s, state["roster"])
+            self.taps.heed(state.get("taps", ()), now_s)
         if not isinstance(self.worker.intake, Source):
             self.worker.draining = self.desired == "drain"
         elif self.desired == "drain":

@@ -168,6 +168,11 @@ def has_more(pull: Socket) -> bool:
     return bool(int(pull.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
 
+def has_room(push: Socket) -> bool:
+    """Tell whether what is sent now would be taken."""
+    return bool(int(push.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
+
+
 def router(ctx: Context, endpoint: str) -> tuple[Socket, str]:
     """Bind the registry's side of the dialogue; return it with the endpoint bound.  Raises RegistryError."""
     check_endpoint(endpoint)

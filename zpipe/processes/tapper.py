@@ -1,0 +1,78 @@
+"""One who looks on at a stage: keeps the wish up with the registry, and takes the samples that workers send."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from zpipe.core.progress import RUNNING
+from zpipe.processes.client import checked, nobody
+from zpipe.processes.dialogue import Dialogue
+from zpipe.transport import sockets
+from zpipe.values.errors import ProtocolError, RegistryError
+from zpipe.wire import control
+
+RENEW_S = 1.0  # the wish ends by itself after three of these
+SILENT_S = 5.0  # a registry that was killed is back by then
+LOOK_S = 0.1  # how often to look at what tells nothing by itself
+HWM = 64
+
+Sample = dict[str, Any]
+
+
+class Tapper:
+    """`with` binds where samples go to, and asks nobody yet."""
+
+    def __init__(self, address: str, stage: str, *, inputs: bool, output: str | None, form: str) -> None:
+        self._address = address
+        self._context = sockets.context()
+        try:
+            self._pull, endpoints = sockets.bind_pull(
+                self._context, host="127.0.0.1", sockets_dir=None, transport="tcp", hwm=HWM,
+                max_frame=control.BYTES_MAX,
+            )  # fmt: skip
+            self._registry = Dialogue(address)
+        except RegistryError:
+            sockets.end(self._context)
+            raise
+        self._wish = {"stage": stage, "endpoints": endpoints, "inputs": inputs, "output": output, "form": form}
+
+    def __enter__(self) -> Tapper:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._registry.__exit__(*details)
+        sockets.end(self._context)
+
+    def samples(self, is_over: Callable[[], bool]) -> Iterator[Sample]:
+        """Yield samples until the run ends, by the registry's word or by `is_over`.
+
+        Raises RegistryError: nobody there, or the wish was refused.
+        """
+        poller = sockets.Poller()
+        for readable in (self._pull, self._registry.fileno()):
+            poller.register(readable, sockets.IN)
+        due_s = 0.0
+        heard_s, known, over = time.monotonic(), False, False
+        while True:
+            now_s = time.monotonic()
+            if now_s >= due_s and not self._registry.asking("TAP"):
+                self._registry.ask("TAP", now_s, **self._wish)
+                due_s = now_s + RENEW_S
+            for _, reply in self._registry.turn(now_s):
+                heard_s, known = now_s, True
+                over = checked(reply)["state"] != RUNNING
+            if now_s - heard_s >= SILENT_S:
+                if not known:
+                    raise nobody(self._address, SILENT_S)
+                over = True
+            over = over or is_over()
+            while (frames := sockets.receive(self._pull)) is not None:
+                try:
+                    yield control.decode(frames[0])
+                except ProtocolError:
+                    continue  # whoever sent it is no worker
+            if over:
+                return
+            poller.poll(int(LOOK_S * 1000))
