@@ -1234,6 +1234,17 @@ def test_the_workers_of_a_tapped_stage_are_told_at_once_and_while_it_is_renewed(
     assert bench.beat(11)["taps"] == []
 
 
+def test_a_tap_that_is_over_is_told_to_the_workers_at_once(bench: Bench) -> None:
+    bench.join("clean", 11)
+    tap(bench)
+    other = {"endpoints": ["tcp://127.0.0.1:6"]}
+    tap(bench, **other)
+    assert tap(bench, over=True)["t"] == "OK"
+    assert bench.told()[11]["taps"] == [{**WISH, **other}]
+    tap(bench, over=True)
+    assert bench.told() == {}
+
+
 def test_a_registry_that_was_restarted_hears_of_a_tap_when_it_is_renewed(bench: Bench) -> None:
     bench.join("clean", 11)
     tap(bench)

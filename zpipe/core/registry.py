@@ -248,7 +248,8 @@ class Registry:
 
     def _tap(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
         stage = self.members.stage(text(message, "stage"))
-        if self.taps.renew(stage, read_wish(message, self.plan, stage), now_s):
+        wish = read_wish(message, self.plan, stage)
+        if self.taps.end(stage, wish) if message.get("over") else self.taps.renew(stage, wish, now_s):
             self._stale |= dict.fromkeys(member.inc for member in self.members.of(stage) if member.announced)
         return {"t": "OK", "state": self.progress.state}
 

@@ -44,6 +44,10 @@ class Taps:
         self._until[stage.number, wish] = now_s + LEASE_S
         return is_new
 
+    def end(self, stage: StagePlan, wish: Wish) -> bool:
+        """Let a wish stand no longer, and return whether it did."""
+        return self._until.pop((stage.number, wish), None) is not None
+
     def tick(self, now_s: float) -> None:
         """Forget what was not renewed."""
         self._until = {key: until_s for key, until_s in self._until.items() if until_s > now_s}

@@ -16,6 +16,7 @@ from zpipe.wire import control
 RENEW_S = 1.0  # the wish ends by itself after three of these
 SILENT_S = 5.0  # a registry that was killed is back by then
 LOOK_S = 0.1  # how often to look at what tells nothing by itself
+GOODBYE_S = 0.5  # for the registry to hear that the wish is over; else it ends by itself
 HWM = 64
 
 Sample = dict[str, Any]
@@ -36,12 +37,20 @@ class Tapper:
         except RegistryError:
             sockets.end(self._context)
             raise
+        self._known = False  # a registry has answered
         self._wish = {"stage": stage, "endpoints": endpoints, "inputs": inputs, "output": output, "form": form}
 
     def __enter__(self) -> Tapper:
         return self
 
     def __exit__(self, *details: object) -> None:
+        now_s = time.monotonic()
+        deadline_s = now_s + GOODBYE_S
+        self._registry.ask("TAP", now_s, **self._wish, over=True)
+        while self._known and self._registry.asking("TAP", over=True) and now_s < deadline_s:
+            self._registry.turn(now_s)
+            time.sleep(0.005)  # its descriptor is edge-triggered: nothing to wait for
+            now_s = time.monotonic()
         self._registry.__exit__(*details)
         sockets.end(self._context)
 
@@ -54,17 +63,17 @@ class Tapper:
         for readable in (self._pull, self._registry.fileno()):
             poller.register(readable, sockets.IN)
         due_s = 0.0
-        heard_s, known, over = time.monotonic(), False, False
+        heard_s, over = time.monotonic(), False
         while True:
             now_s = time.monotonic()
             if now_s >= due_s and not self._registry.asking("TAP"):
                 self._registry.ask("TAP", now_s, **self._wish)
                 due_s = now_s + RENEW_S
             for _, reply in self._registry.turn(now_s):
-                heard_s, known = now_s, True
+                heard_s, self._known = now_s, True
                 over = checked(reply)["state"] != RUNNING
             if now_s - heard_s >= SILENT_S:
-                if not known:
+                if not self._known:
                     raise nobody(self._address, SILENT_S)
                 over = True
             over = over or is_over()

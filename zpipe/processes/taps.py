@@ -33,9 +33,15 @@ class Tap:
 
     def __init__(self, wish: Mapping[str, Any], socket: sockets.Socket) -> None:
         self.output: str | None = wish["output"]
-        self.write: Callable[[Any], str] = _as_json if wish["form"] == "json" else shown.as_text
+        self.is_json = wish["form"] == "json"
         self.socket = socket
         self.due_s = 0.0
+
+    def written(self, value: Any) -> str:
+        """Return an item as it is wished for; one that is still encoded for its size is not taken apart."""
+        if isinstance(value, Encoded):
+            return json.dumps({"length": len(value.head)}) if self.is_json else shown.too_large(len(value.head))
+        return json.dumps(shown.as_json(value), ensure_ascii=False) if self.is_json else shown.as_text(value)
 
 
 class Taps:
@@ -67,7 +73,7 @@ class Taps:
                     self._on[key] = Tap(wish, sockets.dial_push(self._context, wish["endpoints"], hwm=HWM))
                 except ConfigError:
                     continue  # an address that cannot be dialled from here
-        ends = not self._caller.stage.outputs  # what comes here goes nowhere: it is what there is to see
+        ends = self._caller.stage.role == "sink"  # what it is given is all there is to see
         self._of_inputs = [tap for key, tap in self._on.items() if key[1] or ends]
         self._of_outputs = [tap for key, tap in self._on.items() if not (key[1] or ends)]
         self.given = self._given if self._of_inputs else None
@@ -106,21 +112,14 @@ class Taps:
 
     def _show(self, tap: Tap, run: Run, k: int, value: Any, output: str = "") -> None:
         began_s = self._clock()
-        if isinstance(value, Encoded):
-            if len(value.head) > JOINED_MAX:
-                value = shown.too_large(len(value.head))
-            else:
-                value = decode_item(value)
-        if output == ANY:
+        if isinstance(value, Encoded) and len(value.head) <= JOINED_MAX:
+            value = decode_item(value)
+        if output == ANY and isinstance(value, dict):
             output, value = value[ANY], value["value"]
             if tap.output not in (None, output):
                 return
         path = run.text(self._current.lane_names, k)
         sample = {"t": "SAMPLE", "worker": self._current.worker, "path": path, "output": output}
-        sockets.send(tap.socket, (control.encode({**sample, "item": tap.write(value)}),))
+        sockets.send(tap.socket, (control.encode({**sample, "item": tap.written(value)}),))
         ended_s = self._clock()
         tap.due_s = ended_s + max(PERIOD_S, PAUSE * (ended_s - began_s))
-
-
-def _as_json(value: Any) -> str:
-    return json.dumps(shown.as_json(value), ensure_ascii=False)
