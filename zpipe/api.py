@@ -44,6 +44,7 @@ class Pipeline(pipeline.Pipeline):
         events: str | os.PathLike[str] | None = None,
         folder: str | os.PathLike[str] = "runs",
         metrics: str | None = None,
+        trace: str | os.PathLike[str] | None = None,
         progress: bool = True,
     ) -> Report:
         """Run to the end and return the report.
@@ -52,7 +53,8 @@ class Pipeline(pipeline.Pipeline):
         are changes like "features.workers=8"; `chaos` kills a random worker every so many seconds, chosen
         by `seed`; of each source `limit` items are made per epoch; the stages below `until` are left out;
         `events` is a file for a copy of the run's events; `folder` is where the folder of the run is made;
-        `metrics` is an address such as "127.0.0.1:9464" at which Prometheus may read how the run goes.
+        `metrics` is an address such as "127.0.0.1:9464" at which Prometheus may read how the run goes; `trace` is a
+        file for who ran which item when, for a viewer of traces.
         In a notebook the output of the cell shows how the stages get on, unless `progress` is false.
         Raises ConfigError with every fault, RunError when the run failed.
         """
@@ -70,7 +72,8 @@ class Pipeline(pipeline.Pipeline):
             from zpipe.processes import inline as in_thread
 
             return in_thread.run(
-                self, sets=sets, seed=seed, runs=folder, limit=limit, until=until, events=events
+                self, sets=sets, seed=seed, runs=folder, limit=limit, until=until, events=events,
+                trace=trace,
             )  # fmt: skip
         from zpipe.processes import launcher
 
@@ -78,7 +81,7 @@ class Pipeline(pipeline.Pipeline):
         try:
             report = launcher.run(
                 self, sets=sets, chaos=chaos, seed=seed, runs=folder, limit=limit, until=until, events=events,
-                metrics=metrics, progress=live.progress if live else None,
+                metrics=metrics, trace=trace, progress=live.progress if live else None,
             )  # fmt: skip
         except ZpipeError as error:
             if isinstance(error, RunError) and error.detail:

@@ -25,19 +25,36 @@ def row(worker: str, inc: int, state: str = "live", **more: Any) -> dict[str, An
     }  # fmt: skip
 
 
+def table(*rows: dict[str, Any], wanted: int | None = None) -> dict[str, Any]:
+    return {"stages": [{"name": "clean", "wanted": wanted}], "workers": rows}
+
+
 def seen(watch: Watch, *rows: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(event.kind, event.worker) for event in watch.see({"workers": rows})]
+    return [(event.kind, event.worker) for event in watch.see(table(*rows))]
 
 
 def test_a_worker_joins_when_it_is_live_and_once(watch: Watch) -> None:
     assert seen(watch, row("clean-1", 1, "joining")) == []
     assert seen(watch, row("clean-1", 1)) == [("joined", "clean-1")]
-    for state in ("live", "suspect", "away", "live", "drain"):
+    for state in ("live", "suspect", "away", "live"):
         assert seen(watch, row("clean-1", 1, state)) == []
 
 
 def test_a_worker_that_was_told_to_drain_before_it_was_seen_has_joined(watch: Watch) -> None:
-    assert seen(watch, row("clean-1", 1, "drain")) == [("joined", "clean-1")]
+    assert seen(watch, row("clean-1", 1, "drain")) == [("joined", "clean-1"), ("draining", "clean-1")]
+
+
+def test_that_a_worker_is_to_leave_is_told_once_each_time(watch: Watch) -> None:
+    seen(watch, row("clean-1", 1))
+    assert seen(watch, row("clean-1", 1, "drain")) == [("draining", "clean-1")]
+    for state in ("drain", "suspect", "drain", "live"):
+        assert seen(watch, row("clean-1", 1, state)) == []
+    assert seen(watch, row("clean-1", 1, "drain")) == [("draining", "clean-1")]
+
+
+def test_that_a_stage_is_scaled_is_told_once_each_time(watch: Watch) -> None:
+    texts = [event.text for n in (None, 4, 4, 1, 4) for event in watch.see(table(wanted=n))]
+    assert texts == ["clean is to have 4 workers", "clean is to have 1 worker", "clean is to have 4 workers"]
 
 
 def test_a_next_life_joins_too(watch: Watch) -> None:
@@ -57,8 +74,8 @@ def test_one_that_never_joined_does_not_leave(watch: Watch) -> None:
 
 
 def test_an_event_tells_what_the_table_does(watch: Watch) -> None:
-    [joined] = watch.see({"workers": [row("fit/lr=0.1-2", 2)]})
-    [left] = watch.see({"workers": []})
+    [joined] = watch.see(table(row("fit/lr=0.1-2", 2)))
+    [left] = watch.see(table())
     assert (joined.stage, joined.text, joined.data) == ("fit/lr=0.1", "fit/lr=0.1-2 joined", {"pid": 102, "host": "h"})
     assert (left.stage, left.text, left.data) == ("fit/lr=0.1", "fit/lr=0.1-2 left", {"status": None})
 
@@ -66,7 +83,7 @@ def test_an_event_tells_what_the_table_does(watch: Watch) -> None:
 def test_a_long_call_is_one_warning(watch: Watch) -> None:
     def calls(path: str, age_s: float) -> list[str]:
         running = {"path": path, "age_s": age_s}
-        return [e.text for e in watch.see({"workers": [row("clean-1", 1, running=running)]}) if e.kind == "warning"]
+        return [e.text for e in watch.see(table(row("clean-1", 1, running=running))) if e.kind == "warning"]
 
     assert calls("crops:3", 30.0) == []
     assert calls("crops:3", 31.0) == ["clean-1 has been running crops:3 for 31 s"]
@@ -76,7 +93,7 @@ def test_a_long_call_is_one_warning(watch: Watch) -> None:
 
 def test_a_worker_out_of_reach_is_one_warning_that_says_where_to_look(watch: Watch) -> None:
     rows = [row(worker, inc, counters={"unreached": 1}) for inc, worker in enumerate(("clean-1", "clean-2"))]
-    texts = [event.text for _ in range(2) for event in watch.see({"workers": rows}) if event.kind == "warning"]
+    texts = [event.text for _ in range(2) for event in watch.see(table(*rows)) if event.kind == "warning"]
     assert texts == [
         "clean-1 cannot reach a worker beside it: /runs/t/logs/clean-1.log says which, and why",
         "clean-2 cannot reach a worker beside it: its output says which, and why",

@@ -62,6 +62,12 @@ def events(command: Command) -> Command:
     return click.option("--events", type=_FILE, metavar="FILE", help=help_text)(command)
 
 
+def trace(command: Command) -> Command:
+    """Give a command --trace."""
+    help_text = "Write who ran which item when to this file, for Perfetto and other viewers of Chrome's traces."
+    return click.option("--trace", type=_FILE, metavar="FILE", help=help_text)(command)
+
+
 def registry(*, required: bool, help_text: str) -> Callable[[Command], Command]:
     """Return what gives a command --registry, which ZPIPE_REGISTRY stands in for."""
     return click.option(

@@ -28,6 +28,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @options.events
 @options.run_folder
 @options.metrics
+@options.trace
 @options.as_json
 def run(
     *,
@@ -42,6 +43,7 @@ def run(
     runs: Path,
     transport: str,
     metrics: str | None,
+    trace: Path | None,
     as_json: bool,
 ) -> int:
     """Run PIPELINE on this machine until it ends, and print its report.
@@ -58,12 +60,12 @@ def run(
             raise click.UsageError("--metrics tells what a registry knows and --inline has none: leave one out")
         from zpipe.processes import inline as in_thread
 
-        report = in_thread.run(pipeline, seed=seed, runs=runs, limit=limit, until=until, events=events)
+        report = in_thread.run(pipeline, seed=seed, runs=runs, limit=limit, until=until, events=events, trace=trace)
     else:
         with show.Live() as live:
             report = launcher.run(
                 pipeline, runs=runs, chaos=chaos, seed=seed, limit=limit, until=until, events=events,
-                transport=transport, metrics=metrics, progress=live.progress, on_event=live.event,
+                transport=transport, metrics=metrics, trace=trace, progress=live.progress, on_event=live.event,
             )  # fmt: skip
     return finish(report, as_json=as_json)
 

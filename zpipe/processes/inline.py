@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,14 @@ from zpipe.core.worker import Worker
 from zpipe.processes import targets
 from zpipe.processes.caller import Caller
 from zpipe.processes.codec import WireCodec
-from zpipe.processes.events import FILE, Event, EventLog, ended, log_event, started, tell
+from zpipe.processes.events import FILE, Event, EventLog, ended, happened, log_event, started, tell
 from zpipe.processes.prepare import prepare
 from zpipe.processes.report import DONE, FAILED, INTERRUPTED, ProcessReport, Report, read_memory, stage_report
 from zpipe.processes.roles import role_of
 from zpipe.processes.runfolder import RunFolder
 from zpipe.processes.targets import call_hook, user_traceback, users_own
+from zpipe.processes.trace import recorder
+from zpipe.processes.tracefile import TraceFile
 from zpipe.values import context
 from zpipe.values.callables import in_process
 from zpipe.values.errors import StageError
@@ -50,17 +52,22 @@ def run(
     limit: int | None = None,
     until: str | None = None,
     events: str | os.PathLike[str] | None = None,
+    trace: str | os.PathLike[str] | None = None,
 ) -> Report:
     """Run a pipeline in this thread to its end and return its report; every stage has one worker.
 
     Raises ConfigError with every fault, and StageError with the traceback of the user's code as its own.
     """
-    with EventLog(events) as log, in_process():
+    with (
+        EventLog(events) as log,
+        in_process(),
+        TraceFile(trace) if trace is not None else nullcontext() as tracing,
+    ):
         plan, folder = prepare(
             pipeline, runs=runs, sets=sets, seed=seed, transport="inline", limit=limit, until=until
         )  # fmt: skip
         log.open(folder.path / FILE)
-        return Thread(plan, folder, log).run()
+        return Thread(plan, folder, log, trace=tracing).run()
 
 
 class Thread:
@@ -72,12 +79,14 @@ class Thread:
         folder: RunFolder,
         log: EventLog | None = None,
         build: Callable[[StagePlan, Path], Any] = targets.build,
+        trace: TraceFile | None = None,
     ) -> None:
         every = [replace(edge, keep="all") for edge in plan.edges]  # here a reader is never busy
         self.plan = replace(plan, edges=tuple(every))
         self.folder = folder
         self.log = log or EventLog()
         self.build = build
+        self.trace = trace
         self.nodes: list[Node] = []
         self._skipped_s = 0.0  # what the machines would have waited for
 
@@ -85,11 +94,14 @@ class Thread:
         """Run to the end, and write the report also of a run that failed."""
         started_s = time.monotonic()
         state, said = DONE, ("", "")
+        if self.trace is not None:
+            self.trace.begin(self.folder, self.plan, lambda stage: 1)
         self._event(started(self.plan.name, "", self.folder.path))
         try:
             with ExitStack() as stack:
+                stack.callback(self._end_trace)
                 for stage in self.plan.stages:
-                    self.nodes.append(Node(self.plan, stage, self.folder.path, self.build))
+                    self.nodes.append(Node(self.plan, stage, self.folder, self.build))
                     stack.push(self.nodes[-1])
                 self._join()
                 self._work()
@@ -110,6 +122,12 @@ class Thread:
 
     def _event(self, event: Event) -> None:
         tell(event, self.log, log_event)
+        if self.trace is not None:
+            self.trace.event(event)
+
+    def _end_trace(self) -> None:
+        for line in self.trace.end() if self.trace is not None else ():
+            self._event(happened("warning", line))
 
     def _join(self) -> None:
         by_inc = {node.worker.inc: node for node in self.nodes}
@@ -145,12 +163,14 @@ class Thread:
 class Node:
     """One stage: its machine, its code, and the nodes it is joined to; `with` closes the code."""
 
-    def __init__(self, plan: Plan, stage: StagePlan, folder: Path, build: Callable[[StagePlan, Path], Any]) -> None:
+    def __init__(
+        self, plan: Plan, stage: StagePlan, folder: RunFolder, build: Callable[[StagePlan, Path], Any]
+    ) -> None:
         self.stage = stage
         self.others: Mapping[int, Node] = {}
         self.current = context.Current(
             stage.name, worker=worker_name(stage, 0), lane_names=plan.lane_names, run_key=plan.run_key,
-            run_folder=folder, variant=stage.variant,
+            run_folder=folder.path, variant=stage.variant,
         )  # fmt: skip
         alone = replace(stage, workers=1, wait_s=0.0)
         self.worker = Worker(stage.number + 1, role_of(plan, alone, 0, {}, {}), Limits())
@@ -158,6 +178,7 @@ class Node:
             target = build(stage, Path(plan.folder))
             self.caller = Caller(stage, target, self.worker, WireCodec(), time.monotonic, self.current)
             call_hook(stage, target, "warmup")
+        self.trace = recorder(folder, self.caller)
         self._activity: Iterator[None] | None = None
 
     def __enter__(self) -> Node:
@@ -166,6 +187,8 @@ class Node:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._inside(), suppress(*(() if kind is None else (StageError,))):  # the first error explains
             call_hook(self.stage, self.caller.target, "close")
+        if self.trace is not None:
+            self.trace.close()
 
     @property
     def is_complete(self) -> bool:
@@ -181,6 +204,8 @@ class Node:
         if self._activity is None:
             job = worker.take(self.caller.limit)
             self._activity = self.caller.perform(job) if job is not None else None
+            if self.trace is not None and self._activity is not None and job is not None:
+                self._activity = self.trace.steps(self._activity, job)
         if self._activity is not None and not worker.outlet.backlog:
             called = True
             with self._inside():

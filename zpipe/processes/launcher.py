@@ -31,6 +31,7 @@ from zpipe.processes.report import DONE, FAILED, INTERRUPTED, Report
 from zpipe.processes.runfolder import LiveRun, RunFolder, announce, make_sockets_dir, remove_sockets_dir
 from zpipe.processes.supervisor import GIVE_UP_DEATHS, Death, Program, Supervisor, last_line
 from zpipe.processes.tally import Tally
+from zpipe.processes.tracefile import TraceFile
 from zpipe.processes.watch import Watch
 from zpipe.values.errors import RunError, ZpipeError
 from zpipe.values.pipeline import Pipeline
@@ -68,6 +69,7 @@ class Launcher:
         on_event: OnEvent | None = None,
         log: EventLog | None = None,
         opening: Sequence[Event] = (),
+        trace: TraceFile | None = None,
     ) -> None:
         self.plan = plan
         self.folder = folder
@@ -81,6 +83,7 @@ class Launcher:
         self._on_event = on_event or log_event
         self._log = log or EventLog()
         self._opening = opening  # what is to be told first
+        self._trace = trace
         self._supervisor = Supervisor()
         self._interrupts = Interrupts()
         self._tally = Tally()
@@ -117,6 +120,9 @@ class Launcher:
 
     def _run(self, started_s: float) -> Report:
         with ExitStack() as stack:
+            if self._trace is not None:
+                self._trace.begin(self.folder, self.plan)
+                stack.callback(self._end_trace, self._trace)
             sockets_dir = make_sockets_dir()
             stack.callback(remove_sockets_dir, sockets_dir)
             stack.enter_context(self._supervisor)
@@ -143,6 +149,12 @@ class Launcher:
 
     def _event(self, event: Event) -> None:
         tell(event, self._log, self._on_event)
+        if self._trace is not None:
+            self._trace.event(event)
+
+    def _end_trace(self, trace: TraceFile) -> None:
+        for line in trace.end():
+            self._event(happened("warning", line))
 
     def _warn_of_chaos(self, chaos: Chaos) -> None:
         line = f"chaos: one kill in {chaos.every_s:g} s, seed {chaos.seed}"
@@ -226,6 +238,8 @@ class Launcher:
     def _look(self, table: Message, asked_s: float, now_s: float) -> None:
         self._tally.see(table)
         self._progress(table)
+        if self._trace is not None:
+            self._trace.table(table)
         for event in self._watch.see(table):
             self._event(event)
         if not self._state and not self._signals:
@@ -339,6 +353,7 @@ def run(
     bind: str = ANY_PORT,
     with_workers: bool = True,
     metrics: str | None = None,
+    trace: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
     on_event: OnEvent | None = None,
 ) -> Report:
@@ -346,7 +361,7 @@ def run(
 
     `limit` is the most items of each source per epoch, `until` the stage where the pipeline is cut off, `events`
     a file for a copy of what happens.  Without workers of its own it waits for those that join at `bind`.
-    `metrics` is where metrics are served meanwhile.
+    `metrics` is where metrics are served meanwhile, `trace` a file for who ran which item when.
     An interrupted run returns too, its report not `ok`.  Raises ConfigError with every fault, and RunError.
     """
     if chaos is not None and seed is None:
@@ -355,6 +370,7 @@ def run(
     with ExitStack() as stack:
         server = stack.enter_context(_metrics_server(metrics)) if metrics is not None else None
         log = stack.enter_context(EventLog(events))
+        tracing = stack.enter_context(TraceFile(trace)) if trace is not None else None
         plan, folder = prepare(
             pipeline, runs=runs, sets=sets, seed=seed, transport=transport, limit=limit, until=until
         )  # fmt: skip
@@ -366,7 +382,7 @@ def run(
             opening.append(happened("metrics", f"metrics: {url}", url=url))
         report = Launcher(
             plan, folder, transport=transport, bind=bind, with_workers=with_workers, chaos=wreaker,
-            progress=progress, on_event=on_event, log=log, opening=opening,
+            progress=progress, on_event=on_event, log=log, opening=opening, trace=tracing,
         ).run()  # fmt: skip
     if report.state == FAILED:
         raise RunError(report.error, report.detail)

@@ -32,6 +32,7 @@ class RunFolder:
         self.logs = path / "logs"
         self.saves = path / "saves"
         self.blame = path / "blame"
+        self.trace = path / "trace"  # there while a run is traced
 
     @classmethod
     def create(cls, runs: str | os.PathLike[str], name: str, now: datetime) -> RunFolder:
@@ -59,6 +60,10 @@ class RunFolder:
     def blame_file(self, worker: str) -> Path:
         """Return where a worker notes what it is about to run."""
         return self.blame / _file_name(worker)
+
+    def trace_file(self, worker: str) -> Path:
+        """Return where a worker writes down its calls."""
+        return self.trace / _file_name(worker)
 
     def write(self, name: str, content: str | Mapping[str, Any]) -> None:
         """Write a text, or a map as JSON, whole or not at all."""

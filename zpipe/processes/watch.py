@@ -23,12 +23,21 @@ class Watch:
         self._folder = folder
         self._there: dict[int, Mapping[str, Any]] = {}  # by inc: lives that have joined
         self._warned: set[tuple[str, str]] = set()
+        self._wanted: dict[str, int] = {}  # workers, by stage
+        self._leaving: set[int] = set()
 
     def see(self, table: Mapping[str, Any]) -> Iterator[Event]:
         """Yield what is new."""
+        for stage in table["stages"]:
+            name, wanted = stage["name"], stage["wanted"]
+            if wanted and wanted != self._wanted.get(name):
+                self._wanted[name] = wanted
+                line = f"{name} is to have {wanted} worker{'s' if wanted > 1 else ''}"
+                yield happened("scaled", line, stage=name, workers=wanted)
         rows = {row["inc"]: row for row in table["workers"]}
         for inc in self._there.keys() - rows.keys():
             row = self._there.pop(inc)
+            self._leaving.discard(inc)
             if row["worker"] not in self._own:
                 yield happened("left", f"{row['worker']} left", stage=row["stage"], worker=row["worker"], status=None)
         for inc, row in rows.items():
@@ -38,6 +47,12 @@ class Watch:
                     "joined", f"{row['worker']} joined", stage=row["stage"], worker=row["worker"], pid=row["pid"],
                     host=row["host"],
                 )  # fmt: skip
+            if row["state"] == "drain" and inc not in self._leaving:
+                self._leaving.add(inc)
+                line = f"{row['worker']} is to leave when it has finished what it has"
+                yield happened("draining", line, stage=row["stage"], worker=row["worker"])
+            elif row["state"] == "live":
+                self._leaving.discard(inc)
             yield from self._warn(row)
 
     def _warn(self, row: Mapping[str, Any]) -> Iterator[Event]:

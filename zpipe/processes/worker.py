@@ -32,9 +32,11 @@ from zpipe.processes.codec import WireCodec
 from zpipe.processes.control import Control
 from zpipe.processes.links import Links, host_address
 from zpipe.processes.roles import role_of
+from zpipe.processes.runfolder import RunFolder
 from zpipe.processes.saves import Saves
 from zpipe.processes.taps import Taps
 from zpipe.processes.targets import build, call_hook, user_traceback
+from zpipe.processes.trace import SAVE, START, Recorder, recorder
 from zpipe.values import context
 from zpipe.values.errors import RegistryError, SaveError, ZpipeError
 from zpipe.values.plan import Plan, StagePlan
@@ -62,6 +64,7 @@ class WorkerProcess:
         self.caller: Caller | None = None
         self.links: Links | None = None
         self.taps: Taps | None = None
+        self.trace: Recorder | None = None
         self.plan: Plan | None = None
         self.stage: StagePlan | None = None
         self.current: context.Current | None = None
@@ -87,10 +90,13 @@ class WorkerProcess:
 
     def run(self) -> int:
         """Live until the registry says that the run is over; returns the exit code."""
+        began_s = time.monotonic()
         self.control.start()
         target: Any = None
         try:
             target = self._join()
+            if self.trace is not None:
+                self.trace.span(START, "start", began_s)
             self._loop()
             if self.control.fenced:
                 return EXIT_FENCED
@@ -112,6 +118,8 @@ class WorkerProcess:
             self.control.stop()
             if self.links is not None:
                 self.links.close()
+            if self.trace is not None:
+                self.trace.close()
 
     def _join(self) -> Any:
         welcome = self.control.welcome(WELCOME_S)
@@ -145,6 +153,7 @@ class WorkerProcess:
             transport=welcome.get("transport", "auto"), stage=stage.name, save=lambda save: self._save(saves, save),
         )  # fmt: skip
         self.taps = Taps(self.caller, self.links.context)
+        self.trace = recorder(RunFolder(folder), self.caller)
         if stage.memory:
             saves.claim()
             save = saves.read()
@@ -161,7 +170,10 @@ class WorkerProcess:
         if not saves.is_ours():
             raise SaveError(f"a later life of stage {saves.stage!r} has taken over")
         failpoints.hit("save")
+        began_s = time.monotonic()
         saves.write(save)
+        if self.trace is not None:
+            self.trace.span(SAVE, "save", began_s)
         failpoints.hit("saved")
 
     def _close(self, target: Any) -> None:
@@ -190,6 +202,7 @@ class WorkerProcess:
         assert self.worker is not None and self.caller is not None
         assert self.links is not None and self.taps is not None
         worker, caller, links, taps = self.worker, self.caller, self.links, self.taps
+        trace = self.trace
         heard = self.control.fileno()
         links.poller.register(heard, 1)
         limits, clock = worker.limits, time.monotonic
@@ -209,6 +222,8 @@ class WorkerProcess:
             if now_s - ticked_s >= IDLE_S:
                 ticked_s = now_s
                 worker.tick(now_s)
+                if trace is not None:
+                    trace.tick(now_s)
                 self._look_at_parent()
             job = None
             if activity is None:
@@ -218,6 +233,8 @@ class WorkerProcess:
                     if taps.given is not None:
                         taps.given(job)
                     activity = caller.perform(job)
+                    if trace is not None:
+                        activity = trace.steps(activity, job)
             if activity is not None and not worker.outlet.backlog:
                 if next(activity, activity) is activity:
                     activity = None
