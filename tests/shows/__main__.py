@@ -14,12 +14,12 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from tests.chaos.chaos import play
-from tests.shows import autoscale, flow, job, scale, shapes
+from tests.shows import autoscale, flow, job, looking, scale, shapes
 from tests.shows.flow import Shown
 from tests.simulation.play import play as simulate
 
 SEEDS = 1000
-QUICK_CROPS, QUICK_ARRAYS, QUICK_ORDER, QUICK_CHAOS = 12_000, 500, 1000, 3000
+QUICK_CROPS, QUICK_ARRAYS, QUICK_ORDER, QUICK_CHAOS, QUICK_ROUNDS = 12_000, 500, 1000, 3000, 2
 
 
 def simulator() -> Iterator[Shown]:
@@ -48,12 +48,14 @@ def shows(*, quick: bool) -> dict[str, Callable[[], Iterator[Shown]]]:
         return {
             "skew": flow.skew, "toy": flow.toy, "order": flow.order, "launcher": flow.launcher,
             "stuck": flow.stuck, "scale": scale.scale, "autoscale": autoscale.autoscale, "shapes": shapes.shapes,
-            "simulator": simulator, "chaos": chaos, "pressure": flow.pressure, "parked": flow.parked, "main": job.main,
-            "kills": job.kills,
+            "tap": looking.tap, "trace": looking.trace, "simulator": simulator, "chaos": chaos,
+            "pressure": flow.pressure, "parked": flow.parked, "main": job.main, "kills": job.kills,
         }  # fmt: skip
     return {
         **shows(quick=False),
         "order": partial(flow.order, QUICK_ORDER),
+        "tap": partial(looking.tap, QUICK_ROUNDS),
+        "trace": partial(looking.trace, QUICK_ROUNDS),
         "chaos": partial(chaos, QUICK_CHAOS),
         "pressure": partial(flow.pressure, QUICK_ARRAYS),
         "main": partial(job.main, QUICK_CROPS),

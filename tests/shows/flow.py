@@ -123,8 +123,8 @@ class Watch:
 
     def look(self, place: Place, folder: Path, sinks: tuple[str, ...]) -> None:
         """Sample every process and the counts."""
-        done = min(_count(folder, sink) for sink in sinks)  # before what was made, so that it can only look worse
-        self.ahead = max(self.ahead, _count(folder, "made") - done)
+        done = min(count_of(folder, sink) for sink in sinks)  # before what was made, so that it can only look worse
+        self.ahead = max(self.ahead, count_of(folder, "made") - done)
         for process in place.processes():
             with suppress(Exception):  # it has ended
                 pss = read_memory(process.pid)[1]
@@ -168,7 +168,7 @@ args = {{ name = "stalled", pace_s = 0.008, stall_after = {count // 2}, stall_s 
             while not run.ends_within(SAMPLE_S) and time.monotonic() - began_s < RUN_S:
                 watch.look(place, folder, ("even", "stalled"))
             done = ended(run.wait(1.0))
-            counts = [_count(done.folder, name) for name in ("made", "even", "stalled")]
+            counts = [count_of(done.folder, name) for name in ("made", "even", "stalled")]
             seconds = time.monotonic() - began_s
         name, growth = watch.most
         yield Shown(
@@ -248,7 +248,7 @@ def stuck() -> Iterator[Shown]:
     )
 
 
-def _count(folder: Path, name: str) -> int:
+def count_of(folder: Path, name: str) -> int:
     with suppress(FileNotFoundError):
         return int.from_bytes((folder / f"{name}.count").read_bytes(), "little")
     return 0

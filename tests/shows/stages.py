@@ -103,6 +103,16 @@ class Counted:
         os.pwrite(self._file, self.n.to_bytes(8, "little"), 0)
 
 
+class Counting:
+    """A sink that counts, in the file `done`."""
+
+    def __init__(self):
+        self.done = Counted("done")
+
+    def commit(self, items):
+        self.done.up(len(items))
+
+
 class Slow:
     """A sink that takes `pace_s` for each item, and once, after `stall_after` items, `stall_s` more."""
 
