@@ -58,7 +58,7 @@ def test_what_a_user_says_wins(place: Place) -> None:
     watched = Watched(place, PLAIN, "--set", "nap.workers=1..3")
     wait_until(lambda: "nap-2" in watched.joined())
     assert place.run("scale", "nap=1").code == 0
-    watched.run.says("nap: 1 worker by hand, it is left alone from now on")
+    watched.run.says("-> 1 worker: by hand")
     wait_until(lambda: list(workers(place, "nap")) == ["nap-1"])
     watched.run.interrupt()
     assert watched.run.wait().code == 130

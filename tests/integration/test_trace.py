@@ -147,7 +147,10 @@ def test_scaling_and_leaving_are_seen(place: Place) -> None:
     run.interrupt()
     run.wait()
     scaled = [(event["stage"], event["data"]) for event in lines(events) if event["kind"] == "scaled"]
-    assert scaled == [("double", {"workers": 3}), ("double", {"workers": 1})]
+    assert [(stage, data["after"], data["why"]) for stage, data in scaled] == [
+        ("double", 3, "by hand"),
+        ("double", 1, "by hand"),
+    ]
     assert {e["worker"] for e in lines(events) if e["kind"] == "draining"} == {"double-2", "double-3"}
     trace = Trace(place.folder / "t.json")
     assert (trace.instants()["scaled"], trace.instants()["draining"]) == (2, 2)

@@ -223,9 +223,9 @@ def test_what_a_user_says_wins() -> None:
     run.until(5.0)
     run.scale(1)
     run.pinned = True
-    assert run.until(200.0)[-1].endswith("1 by hand")
-    assert [d.why for _, d in run.decisions].count("by hand") == 1
-    assert run.decisions[-1][1].line == "work: 1 worker by hand, it is left alone from now on"
+    before = len(run.decisions)
+    run.until(200.0)
+    assert len(run.decisions) == before
 
 
 @pytest.mark.parametrize(

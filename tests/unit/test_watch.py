@@ -25,8 +25,9 @@ def row(worker: str, inc: int, state: str = "live", **more: Any) -> dict[str, An
     }  # fmt: skip
 
 
-def table(*rows: dict[str, Any], wanted: int | None = None) -> dict[str, Any]:
-    return {"stages": [{"name": "clean", "wanted": wanted}], "workers": rows}
+def table(*rows: dict[str, Any], wanted: int | None = None, pinned: bool = True) -> dict[str, Any]:
+    stage = {"name": "clean", "wanted": wanted, "pinned": pinned, "workers": 2}
+    return {"stages": [stage], "workers": rows}
 
 
 def seen(watch: Watch, *rows: dict[str, Any]) -> list[tuple[str, str]]:
@@ -54,7 +55,16 @@ def test_that_a_worker_is_to_leave_is_told_once_each_time(watch: Watch) -> None:
 
 def test_that_a_stage_is_scaled_is_told_once_each_time(watch: Watch) -> None:
     texts = [event.text for n in (None, 4, 4, 1, 4) for event in watch.see(table(wanted=n))]
-    assert texts == ["clean is to have 4 workers", "clean is to have 1 worker", "clean is to have 4 workers"]
+    assert texts == [
+        "clean: 2 -> 4 workers: by hand",
+        "clean: 4 -> 1 worker: by hand",
+        "clean: 1 -> 4 workers: by hand",
+    ]
+
+
+def test_what_a_stage_finds_by_itself_is_not_by_hand(watch: Watch) -> None:
+    told = [event.text for event in watch.see(table(wanted=3, pinned=False))]
+    assert told + [event.text for event in watch.see(table(wanted=1))] == ["clean: 3 -> 1 worker: by hand"]
 
 
 def test_a_next_life_joins_too(watch: Watch) -> None:

@@ -33,14 +33,12 @@ LOOK_S = 1.5  # least time to judge by
 WINDOW_S = (3.0, 10.0)  # least and most that is remembered: so long that each worker
 CALLS = 4  # has made so many calls, and a rate says something
 
-BY_HAND = "by hand"
-
 
 @dataclass(frozen=True)
 class Decision:
     """`stage` is to have `after` workers instead of `before`; the two are equal where it is only told why not more.
 
-    `why` is busy, starved, no gain, cores or by hand; `line` says it with figures.
+    `why` is busy, starved, no gain or cores; `line` says it with figures.
     """
 
     stage: str
@@ -116,9 +114,8 @@ class _Range:
         if self._pinned:
             return None
         if row["pinned"]:
-            self._pinned = True
-            line = f"{self.name}: {_workers(row['wanted'])} by hand, it is left alone from now on"
-            return Decision(self.name, self._n, row["wanted"], BY_HAND, line)
+            self._pinned = True  # somebody has said how many: it is left alone from now on
+            return None
         if not self._is_complete(row, table):
             self.pause()
             return None

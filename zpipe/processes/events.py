@@ -28,7 +28,6 @@ KINDS: dict[str, tuple[str, ...]] = {
     "killed": ("pid", "status", "running", "again"),
     "died": ("pid", "status", "running", "again"),
     "restarted": ("life",),
-    "scaled": ("workers",),
     "draining": (),
     "left": ("status",),
     "scaled": ("before", "after", "why"),

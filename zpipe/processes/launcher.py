@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from zpipe.core.members import planned
 from zpipe.core.progress import OVER
-from zpipe.core.scaling import BY_HAND, Scaling
+from zpipe.core.scaling import Scaling
 from zpipe.processes import commands, deaths
 from zpipe.processes.chaos import REGISTRY, Chaos
 from zpipe.processes.crew import Crew
@@ -191,7 +191,7 @@ class Launcher:
     def _decide_on_workers(self, table: Message, now_s: float) -> None:
         for stage, before, after, why, line in map(astuple, self._scaling.look(table)):
             self._event(happened("scaled", line, stage=stage, before=before, after=after, why=why))
-            if after != before and why != BY_HAND:
+            if after != before:
                 self._registry.ask("SCALE", now_s, stage=stage, workers=after, auto=True)
 
     def _scale(self, table: Message) -> None:

@@ -29,11 +29,7 @@ class Watch:
     def see(self, table: Mapping[str, Any]) -> Iterator[Event]:
         """Yield what is new."""
         for stage in table["stages"]:
-            name, wanted = stage["name"], stage["wanted"]
-            if wanted and wanted != self._wanted.get(name):
-                self._wanted[name] = wanted
-                line = f"{name} is to have {wanted} worker{'s' if wanted > 1 else ''}"
-                yield happened("scaled", line, stage=name, workers=wanted)
+            yield from self._scaled(stage)
         rows = {row["inc"]: row for row in table["workers"]}
         for inc in self._there.keys() - rows.keys():
             row = self._there.pop(inc)
@@ -54,6 +50,16 @@ class Watch:
             elif row["state"] == "live":
                 self._leaving.discard(inc)
             yield from self._warn(row)
+
+    def _scaled(self, stage: Mapping[str, Any]) -> Iterator[Event]:
+        """Tell that somebody has said how many workers a stage is to have, but not what it finds by itself."""
+        name, wanted = stage["name"], stage["wanted"]
+        before = self._wanted.get(name, stage["workers"])
+        if wanted and wanted != before and stage["pinned"]:
+            line = f"{name}: {before} -> {wanted} worker{'s' if wanted > 1 else ''}: by hand"
+            yield happened("scaled", line, stage=name, before=before, after=wanted, why="by hand")
+        if wanted:
+            self._wanted[name] = wanted
 
     def _warn(self, row: Mapping[str, Any]) -> Iterator[Event]:
         worker, call = row["worker"], row["running"]
