@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from zpipe.core.histogram import bucket
 from zpipe.core.limits import Limits
 from zpipe.core.outlet import Edge, Link, Out, Outlet, Peer
 from zpipe.values.paths import Mark, Run
@@ -535,6 +536,56 @@ def test_all_below_is_quiet_when_it_has_consumed_everything_and_says_so() -> Non
     assert bench.outlet.quiet()  # counts never fall
     bench.emit(run(2, 8))
     assert not bench.outlet.quiet()
+
+
+def test_of_a_link_one_item_at_a_time_is_timed_until_it_is_consumed() -> None:
+    bench = Bench()
+    bench.link(7, limit=10)
+    for now_s in (1.0, 1.5):
+        bench.outlet.emit(run(int(now_s), 2), ())
+        bench.outlet.dispatch(now_s)
+    edge = bench.outlet.edges[0]
+    bench.ack(7, now_s=2.0, got=4, consumed=1)  # not yet the last of the first two
+    assert edge.latency == {}
+    bench.ack(7, now_s=3.0, got=4, consumed=4)
+    assert edge.latency == {bucket(2.0): 1}
+    bench.outlet.emit(run(9), ())
+    bench.outlet.dispatch(4.0)
+    bench.ack(7, now_s=4.25, got=5, consumed=5)
+    assert edge.latency == {bucket(2.0): 1, bucket(0.25): 1}
+
+
+def test_what_was_timed_on_a_link_that_died_is_not_counted() -> None:
+    bench = Bench()
+    bench.emit(run(0))
+    bench.outlet.lost(1.0, bench.link(7, limit=1))
+    bench.outlet.roster(1.0, [])
+    bench.link(8, limit=1)
+    bench.outlet.dispatch(2.0)
+    bench.ack(8, now_s=2.5, got=1, consumed=1)
+    assert bench.outlet.edges[0].latency == {bucket(0.5): 1}
+
+
+def test_an_edge_counts_what_was_sent_and_what_is_unsettled() -> None:
+    bench = Bench(Edge(0, False), Edge(1, False))
+    bench.link(7, limit=2, edge=0)
+    bench.link(8, limit=9, edge=1)
+    bench.emit(run(0, 3))
+    first, second = bench.outlet.edges[0], bench.outlet.edges[1]
+    assert [(*edge.sent(), edge.unsettled_items) for edge in (first, second)] == [(2, 20, 3), (3, 30, 3)]
+    bench.ack(7, limit=2, got=2, base=3)
+    assert (first.unsettled_items, second.unsettled_items, bench.outlet.unsettled_items) == (1, 3, 4)
+    bench.outlet.lost(0.0, bench.outlet.links[8])
+    bench.link(9, limit=9, edge=1)
+    bench.outlet.dispatch()
+    assert (*second.sent(), second.unsettled_items) == (6, 60, 3)  # twice: it travelled twice
+
+
+def test_of_what_was_sent_along_an_edge_marks_are_no_items() -> None:
+    bench = Bench(Edge(0, True))
+    bench.link(7, limit=9)
+    bench.emit(run(0, 4, marks=bytes([0, Mark.TOMB, 0, Mark.EPOCH])))
+    assert (bench.sends, bench.outlet.edges[0].sent()) == ([(7, 1, 0, 4)], (2, 20))
 
 
 def test_what_waits_for_credit_is_not_quiet() -> None:

@@ -658,7 +658,7 @@ def test_the_table_shows_the_run(bench: Bench) -> None:
     bench.tick()
     bench.now_s += 7.5
     table = bench.table()
-    assert {name: table[name] for name in table if name not in ("stages", "workers", "sources")} == {
+    assert {name: table[name] for name in table if name not in ("stages", "workers", "edges", "sources")} == {
         "t": "TABLE", "rid": 5, "run": "textures", "name": "textures", "recovering": False, "state": "running",
         "stopping": False, "started_s": 100.0, "age_s": 7.5, "error": "", "error_worker": "", "detail": "",
     }  # fmt: skip
@@ -674,12 +674,12 @@ def test_the_table_shows_the_stages(bench: Bench) -> None:
     rows = [{name: value for name, value in row.items() if name != "counters"} for row in bench.table()["stages"]]
     assert rows[:2] == [
         {
-            "name": "crops", "number": 0, "role": "source", "reads": [], "scales": False, "workers": 0, "wanted": None,
-            "pinned": False, "restarts": 0, "rate": 0,
+            "name": "crops", "number": 0, "role": "source", "reads": [], "scales": False, "workers": 0, "planned": 2,
+            "wanted": None, "pinned": False, "restarts": 0, "rate": 0, "calls": {},
         },
         {
             "name": "clean", "number": 1, "role": "transform", "reads": ["crops"], "scales": True, "workers": 2,
-            "wanted": None, "pinned": False, "restarts": 0, "rate": 20.0,
+            "planned": 3, "wanted": None, "pinned": False, "restarts": 0, "rate": 20.0, "calls": {},
         },
     ]  # fmt: skip
 
@@ -694,6 +694,34 @@ def test_the_table_shows_the_workers(bench: Bench) -> None:
             "sources": [1], "counters": {"done": 3},
         }
     ]  # fmt: skip
+
+
+def test_calls_add_up_over_workers_and_lives(bench: Bench) -> None:
+    for inc, calls in ((1, {30: 4}), (2, {30: 1, "41": 2})):
+        bench.join("clean", inc)
+        bench.beat(inc, calls=calls)
+    bench.say({"t": "DIED", "inc": 1})
+    bench.join("clean", 3)
+    bench.beat(3, calls={0: 7})
+    assert bench.table()["stages"][CLEAN]["calls"] == {0: 7, 30: 5, 41: 2}
+
+
+def test_the_table_shows_the_edges(bench: Bench) -> None:
+    bench.join("clean", 1)
+    bench.join("clean", 2)
+    bench.join("batch", 3)
+    bench.beat(1, edges={1: {"sent": 5, "sent_bytes": 50, "in_flight": 4, "latency": {20: 1}, "transports": ["tcp"]}})
+    bench.say({"t": "DIED", "inc": 1})
+    bench.now_s += 2.0
+    bench.beat(2, edges={1: {"sent": 1, "sent_bytes": 9, "in_flight": 2, "latency": {20: 2}, "transports": ["ipc"]}})
+    bench.beat(3, edges={1: {"queued": 3}, 2: {"sent": 1}, 0: {"sent": 1000}, 77: {"sent": 1}})
+    bench.now_s += 0.5
+    empty, row, _ = bench.table()["edges"]
+    assert row == {
+        "edge": 1, "from": "clean", "to": "batch", "outputs": [""], "transports": ["ipc"], "sent": 6,
+        "sent_bytes": 59, "in_flight": 2, "queued": 3, "latency": {20: 3}, "beat_age_s": 0.5,
+    }  # fmt: skip
+    assert (empty["sent"], empty["transports"], empty["latency"], empty["beat_age_s"]) == (0, [], {}, 0.0)
 
 
 def test_beats_that_follow_each_other_closely_are_one_measurement_of_the_rate(bench: Bench) -> None:
@@ -914,6 +942,7 @@ def test_a_malformed_request_is_refused_and_changes_nothing(bench: Bench, messag
         {"counters": {f"c{k}": 0 for k in range(65)}},
         {"counters": {"x" * 1025: 0}},
         {"counters": {"done": 1e30}},
+        {"counters": {"done": 2**53 + 1}},
         {"running": 3},
         {"running": {"path": "p", "age_s": "old"}},
         {"sources": [1]},
@@ -922,6 +951,29 @@ def test_a_malformed_request_is_refused_and_changes_nothing(bench: Bench, messag
         {"sources": {0: [-1, 0, 0, True]}},
         {"sources": {0: [1, 0, 0, 1]}},
         {"sources": {0: [1, 0, 0, True, -1]}},
+        {"calls": [3]},
+        {"calls": {128: 1}},
+        {"calls": {-1: 1}},
+        {"calls": {"x": 1}},
+        {"calls": dict.fromkeys(range(129), 1)},
+        {"calls": {3: -1}},
+        {"calls": {3: 1.5}},
+        {"calls": {3: 2**53 + 1}},
+        {"edges": [1]},
+        {"edges": {k: {} for k in range(4097)}},
+        {"edges": {"one": {}}},
+        {"edges": {0: 5}},
+        {"edges": {0: {"sent": -1}}},
+        {"edges": {0: {"sent": 2**53 + 1}}},
+        {"edges": {0: {"queued": True}}},
+        {"edges": {0: {"sent_bytes": "many"}}},
+        {"edges": {0: {"latency": {128: 1}}}},
+        {"edges": {0: {"transports": "ipc"}}},
+        {"edges": {0: {"transports": ["x" * 17]}}},
+        {"edges": {0: {"transports": ["ipc"] * 9}}},
+        {"edges": {0: {"transports": [b"ipc"]}}},
+        {"edges": {0: {"transports": ["\x1b[2J"]}}},
+        {"edges": {0: {"transports": ["ipc\n"]}}},
     ],
 )
 def test_news_that_cannot_be_believed_are_refused_and_change_nothing(bench: Bench, news: dict[str, Any]) -> None:
@@ -940,13 +992,25 @@ def test_news_that_cannot_be_believed_are_refused_and_change_nothing(bench: Benc
         {"inbox": ["x" * 1024]},
         {"counters": {f"c{k}": 0 for k in range(64)}},
         {"counters": {"x" * 1024: 0}},
-        {"counters": {"done": 2**64 - 1}},
+        {"counters": {"done": 2**53}},
         {"sources": {k: [1, 0, 0, True] for k in range(4096)}},
+        {"calls": dict.fromkeys(range(128), 2**53)},
+        {"edges": {k: {"sent": 2**53, "latency": {127: 2**53}} for k in range(4096)}},
+        {"edges": {0: {"transports": ["x" * 16] * 8}}},
     ],
 )
 def test_news_may_be_as_large_as_their_limits(bench: Bench, news: dict[str, Any]) -> None:
     bench.join("crops", 1)
     assert bench.beat(1, **news)["t"] == "STATE"
+
+
+def test_what_adds_up_over_workers_still_travels(bench: Bench) -> None:
+    most = 2**53
+    for inc in range(1, 100):
+        bench.join("clean", inc)
+        edges = {1: {"sent": most, "sent_bytes": most, "latency": {1: most}}}
+        bench.beat(inc, counters={"done": most}, calls={1: most}, edges=edges)
+    assert bench.table()["edges"][1]["sent"] == 99 * most
 
 
 def test_the_largest_id_is_that_of_a_life(bench: Bench) -> None:
@@ -986,10 +1050,13 @@ def test_no_message_however_strange_is_an_exception(seed: int) -> None:
         [1, 0],
         {},
         {0: [1, 0, 0, True]},
+        {0: 2**53},
+        {0: {"sent": 2**53, "latency": {0: 2**53}}},
     )
     fields = [
         *("rid", "inc", "stage", "slot", "pid", "host", "proto", "supervisor", "replaces", "worker", "epoch"),
         *("ver", "state", "inbox", "acks", "counters", "running", "sources", "error", "detail", "why"),
+        *("calls", "edges"),
     ]
     sane = {
         "proto": [1, 0],

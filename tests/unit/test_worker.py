@@ -114,6 +114,17 @@ def test_messages_for_an_earlier_process_at_this_address_are_refused() -> None:
     assert (bench.worker.refused, bench.kinds()) == (2, ["dial_acks"])
 
 
+def test_what_has_arrived_on_an_edge_is_queued_until_it_is_consumed() -> None:
+    bench = Bench(outputs=())
+    bench.hear(run(0, 3))
+    bench.hear(run(3, 2))
+    assert bench.inlet.queued() == {3: 5}
+    bench.call(3)
+    assert bench.inlet.queued() == {3: 2}
+    bench.call()
+    assert bench.inlet.queued() == {3: 0}
+
+
 def test_a_link_from_above_opens_carries_data_is_probed_and_closes() -> None:
     bench = Bench()
     bench.hear(run(0, 2))

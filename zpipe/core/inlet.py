@@ -233,6 +233,14 @@ class Inlet:
             link.pressed or 2 * (link.limit - link.got) <= link.window for link in self.links.values() if link.dirty
         )
 
+    def queued(self) -> dict[int, int]:
+        """Return how many items have arrived on each edge and are not consumed; in any thread."""
+        edges: dict[int, int] = {}
+        for link in list(self.links.values()):
+            # Consumed first: what is consumed meanwhile has arrived before.
+            edges[link.edge] = edges.get(link.edge, 0) - link.consumed + link.got
+        return edges
+
     def flush(
         self,
         quiet: bool,

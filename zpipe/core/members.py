@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from zpipe.core.requests import STATES, Beat, Hello, Refused
+from zpipe.core.histogram import Histogram
+from zpipe.core.requests import STATES, Beat, EdgeNews, Hello, Refused
 from zpipe.values.plan import Plan, StagePlan
 
 SUMMED = ("in", "done", "dropped", "dead", "out", "skipped", "repeats", "busy_s", "starved_s", "blocked_s")
@@ -40,6 +41,8 @@ class Member:
     acks: tuple[str, ...] = ()
     counters: dict[str, int | float] = field(default_factory=dict)
     running: dict[str, Any] | None = None
+    calls: Histogram = field(default_factory=Histogram)
+    edges: dict[int, EdgeNews] = field(default_factory=dict)
     ver: int = 0  # of its roster
     done: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RATE_BEATS))
 
@@ -66,7 +69,9 @@ class Member:
         if STATES.index(beat.state) > STATES.index(self.state):
             self.state = beat.state
         self.inbox, self.acks = beat.inbox, beat.acks
-        self.counters, self.running = beat.counters, beat.running
+        self.counters, self.running, self.calls = beat.counters, beat.running, beat.calls
+        own = (*self.stage.inputs, *self.stage.outputs)
+        self.edges = {number: news for number, news in beat.edges.items() if number in own}
         done = float(sum(beat.counters.get(name, 0) for name in OUTCOMES))
         if not self.done or now_s - self.done[-1][0] >= RATE_GAP_S:
             self.done.append((now_s, done))
@@ -94,6 +99,8 @@ class Members:
         self.dead_processes: deque[tuple[str, int]] = deque(maxlen=GONE_MAX)  # (host, pid) without a known inc
         self.fences: dict[tuple[int, int], int] = {}  # (stage, slot) -> lives
         self.sums: dict[int, dict[str, int | float]] = {stage.number: {} for stage in plan.stages}
+        self.calls = {stage.number: Histogram() for stage in plan.stages}  # of the gone
+        self.edges = {edge.number: EdgeNews() for edge in plan.edges}  # by number, what the gone have told
         self.kept: set[tuple[int, int]] = set()  # (stage, slot) of the dead, for their next lives
         self.draining: set[tuple[int, int]] = set()  # (stage, slot) whose worker is to finish and leave
         self.wanted: dict[int, int] = {}  # stage -> how many workers it should have, where that was said
@@ -227,6 +234,9 @@ class Members:
         for name in SUMMED:
             if name in member.counters:
                 sums[name] = sums.get(name, 0) + member.counters[name]
+        self.calls[member.stage.number] += member.calls
+        for number, news in member.edges.items():
+            self.edges[number] += news.of_the_gone
         self._places[member.inc] = (member.stage.number, member.slot)
         self.bury(member.inc, f"{member.name} {why}")
 
@@ -245,6 +255,10 @@ class Members:
             for name, number in member.counters.items():
                 totals[name] = totals.get(name, 0) + number
         return totals
+
+    def calls_of(self, stage: StagePlan) -> Histogram:
+        """Return how long a stage's calls took, over all lives."""
+        return sum((member.calls for member in self.of(stage)), self.calls[stage.number])
 
     def restarts(self, stage: StagePlan) -> int:
         """Return how many lives took the place of an earlier one."""

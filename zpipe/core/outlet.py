@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from zpipe.core.histogram import Histogram, bucket
 from zpipe.core.latest import Latest, release
 from zpipe.core.limits import Limits
 from zpipe.values.paths import Mark, Run
@@ -68,6 +69,8 @@ class Link:
         self.limit = 0
         self.limit_bytes = 0
         self.consumed = 0
+        self.timed = 0  # a seq whose way to its end is being timed, one at a time; 0: none
+        self.timed_s = 0.0  # when it was sent
         self.base = 1  # every seq below is settled
         self.frames: dict[int, Out | int] = {}  # by first seq; the length stays where a frame is settled
         self.unsettled = 0
@@ -91,6 +94,17 @@ class Edge:
     latest: Latest | None = None  # of an edge that keeps only the latest
     ready: deque[Out] = field(default_factory=deque)
     links: list[Link] = field(default_factory=list)
+    gone: tuple[int, int] = (0, 0)  # items, marks among them, and bytes sent on links that are no more
+    marks: int = 0  # sent
+    unsettled_items: int = 0
+    latency: Histogram = field(default_factory=Histogram)  # from sending until it is heard to be consumed, sampled
+
+    def sent(self) -> tuple[int, int]:
+        """Return how many items, without marks, and bytes were sent along it, repeats too; in any thread."""
+        marks, links = self.marks, list(self.links)
+        items, nbytes = self.gone
+        items += sum(link.sent for link in links)
+        return max(0, items - marks), nbytes + sum(link.sent_bytes for link in links)
 
 
 class Outlet:
@@ -144,26 +158,29 @@ class Outlet:
 
     def _add(self, edge: Edge, run: Run, parents: tuple[Parent, ...]) -> None:
         if edge.latest is not None:
-            self._add_latest(edge.latest, edge.number, run, parents)
+            self._add_latest(edge, edge.latest, run, parents)
             return
         out = Out(edge.number, run, parents)
         for parent in parents:
             parent.pend += 1
         self.unsettled_items += run.n
+        edge.unsettled_items += run.n
         self.unsettled_bytes += out.nbytes
         edge.ready.append(out)
 
-    def _add_latest(self, latest: Latest, edge: int, run: Run, parents: tuple[Parent, ...]) -> None:
+    def _add_latest(self, edge: Edge, latest: Latest, run: Run, parents: tuple[Parent, ...]) -> None:
         """Let the last item of a run wait; those before it are skipped at once."""
         latest.skipped += run.n - 1
-        out = Out(edge, run.slice(run.n - 1, run.n), ())
+        out = Out(edge.number, run.slice(run.n - 1, run.n), ())
         self.unsettled_items += 1
+        edge.unsettled_items += 1
         self.unsettled_bytes += out.nbytes
         self._forget(latest.put(out, parents))
 
     def _forget(self, out: Out | None) -> None:
         if out is not None:
             self.unsettled_items -= out.run.n
+            self.edges[out.edge].unsettled_items -= out.run.n
             self.unsettled_bytes -= out.nbytes
 
     @property
@@ -180,11 +197,11 @@ class Outlet:
             outs.extend(edge.latest.waiting.values() if edge.latest is not None else edge.ready)
         return outs
 
-    def dispatch(self) -> None:
+    def dispatch(self, now_s: float = 0.0) -> None:
         """Send what is ready to the links with credit, the least loaded first."""
         for edge in self.edges.values():
             if edge.latest is not None:
-                self._dispatch_latest(edge, edge.latest)
+                self._dispatch_latest(now_s, edge, edge.latest)
             ready = edge.ready
             while ready:
                 out = ready[0]
@@ -196,12 +213,18 @@ class Outlet:
                 if out.run.n > room:
                     out = self._cut(edge, out, room)
                 self._put(link, out)
+                if out.run.marks is not None:
+                    edge.marks += out.run.n - out.run.marks.count(0)
+                if not link.timed:
+                    link.timed, link.timed_s = link.sent, now_s
 
-    def _dispatch_latest(self, edge: Edge, latest: Latest) -> None:
+    def _dispatch_latest(self, now_s: float, edge: Edge, latest: Latest) -> None:
         for lane, out in list(latest.waiting.items()):
             link = self._choose(edge, out)
             if link is not None:
                 self._put(link, latest.take(lane))
+                if not link.timed:
+                    link.timed, link.timed_s = link.sent, now_s
 
     def _choose(self, edge: Edge, out: Out) -> Link | None:
         best: Link | None = None
@@ -250,6 +273,9 @@ class Outlet:
         link.limit = max(link.limit, ack.limit)
         link.limit_bytes = max(link.limit_bytes, ack.limit_bytes)
         link.consumed = max(link.consumed, ack.consumed)
+        if 0 < link.timed <= link.consumed:
+            self.edges[link.peer.edge].latency[bucket(now_s - link.timed_s)] += 1
+            link.timed = 0
         link.draining = ack.state == 1
         if self.edges[link.peer.edge].latest is None:  # else nobody waits for what is below
             link.quiet = bool(ack.quiet) and ack.got == link.sent
@@ -319,6 +345,7 @@ class Outlet:
         self.links.pop(inc, None)
         edge = self.edges[link.peer.edge]
         edge.links.remove(link)
+        edge.gone = (edge.gone[0] + link.sent, edge.gone[1] + link.sent_bytes)
         again = [out for out in link.frames.values() if isinstance(out, Out)]
         for out in reversed(again):
             out.run.attempt = min(out.run.attempt + 1, 255)

@@ -261,6 +261,7 @@ class Registry:
             **table.run_line(self.plan, self.progress, now_s),
             "stages": table.stage_lines(self.plan, self.members),
             "workers": table.worker_lines(self.members, now_s, self.limits.suspect_s),
+            "edges": table.edge_lines(self.plan, self.members, now_s),
             "sources": table.source_lines(self.plan, self.progress),
         }
 

@@ -6,16 +6,24 @@ Knows the fields of HELLO and BEAT; refuses to know what follows from them.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
+
+from zpipe.core.histogram import BUCKETS, Histogram
 
 PROTO = (1, 0)
 INC_MAX = 2**64 - 1
+NUMBER_MAX = 2**53  # of what is added up: exact as a float, and the sums still travel
 TEXT_MAX = 64 * 1024  # characters; of an error's detail
 NAME_MAX = 1024
 LIST_MAX = 64  # endpoints, counters
 SOURCES_MAX = 4096
+EDGES_MAX = 4096
+TRANSPORTS_MAX = 8
+TRANSPORT = re.compile("[a-z0-9]{1,16}")
+EDGE_COUNTS = ("sent", "sent_bytes", "in_flight", "queued")
 STATES = ("joining", "live", "drain")  # a worker only moves to the right
 
 Watermark = tuple[int, int, int]  # position, epoch, the epoch's first position
@@ -40,6 +48,33 @@ class SourceNews:
 
 
 @dataclass(frozen=True)
+class EdgeNews:
+    """What a worker tells of one of its edges: of one that it sends along, all but `queued`, which its reader tells.
+
+    `latency` is from sending until the reader is heard to have consumed it, of some items.
+    """
+
+    sent: int = 0
+    sent_bytes: int = 0
+    in_flight: int = 0
+    queued: int = 0
+    transports: tuple[str, ...] = ()  # of its links
+    latency: Histogram = field(default_factory=Histogram)
+
+    def __add__(self, other: EdgeNews) -> EdgeNews:
+        return EdgeNews(
+            self.sent + other.sent, self.sent_bytes + other.sent_bytes, self.in_flight + other.in_flight,
+            self.queued + other.queued, tuple(sorted({*self.transports, *other.transports})),
+            self.latency + other.latency,
+        )  # fmt: skip
+
+    @property
+    def of_the_gone(self) -> EdgeNews:
+        """Return what still counts when the life that told it is over."""
+        return EdgeNews(self.sent, self.sent_bytes, latency=self.latency)
+
+
+@dataclass(frozen=True)
 class Beat:
     """The changing part of a worker's news."""
 
@@ -49,6 +84,8 @@ class Beat:
     counters: dict[str, int | float]
     running: dict[str, Any] | None
     sources: dict[int, SourceNews]
+    calls: Histogram = field(default_factory=Histogram)  # how long calls took
+    edges: dict[int, EdgeNews] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,6 +140,8 @@ def read_beat(message: Mapping[str, Any]) -> Beat:
         counters=read_counters(message),
         running=_running(message),
         sources=_sources(message),
+        calls=_histogram(message, "calls"),
+        edges=_edges(message),
     )
 
 
@@ -122,7 +161,7 @@ def read_reaches(message: Mapping[str, Any]) -> dict[int, int]:
     found = message.get("reach") or {}
     if not isinstance(found, dict) or len(found) > SOURCES_MAX or not all(_is_count(n) for n in found.values()):
         raise Refused(400, "reach is no map of positions by source number")
-    return {_source_number(key): reach for key, reach in found.items()}
+    return {_key("source", key): reach for key, reach in found.items()}
 
 
 def inc(message: Mapping[str, Any], field: str = "inc") -> int:
@@ -172,19 +211,56 @@ def _running(message: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"path": text(value, "path"), "age_s": value["age_s"]}
 
 
+def _edges(message: Mapping[str, Any]) -> dict[int, EdgeNews]:
+    found = message.get("edges") or {}
+    if not isinstance(found, dict) or len(found) > EDGES_MAX:
+        raise Refused(400, f"edges is no map of at most {EDGES_MAX} by edge number")
+    return {_key("edge", key): _edge_news(key, value) for key, value in found.items()}
+
+
+def _edge_news(key: object, value: object) -> EdgeNews:
+    if not isinstance(value, dict):
+        raise Refused(400, f"edge {key!r:.40} has {value!r:.80}, not a map")
+    counts = {name: value[name] for name in EDGE_COUNTS if name in value}
+    if not all(_is_count(number, NUMBER_MAX) for number in counts.values()):
+        raise Refused(400, f"edge {key!r:.40} has {counts!r:.80}, not counts")
+    return EdgeNews(**counts, transports=_transports(key, value), latency=_histogram(value, "latency"))
+
+
+def _transports(key: object, value: Mapping[str, Any]) -> tuple[str, ...]:
+    found = value.get("transports") or ()
+    if (
+        not isinstance(found, list | tuple)
+        or len(found) > TRANSPORTS_MAX
+        or not all(isinstance(name, str) and TRANSPORT.fullmatch(name) for name in found)
+    ):
+        raise Refused(400, f"edge {key!r:.40}: transports is no list of at most {TRANSPORTS_MAX} short names")
+    return tuple(found)
+
+
+def _histogram(message: Mapping[str, Any], field: str) -> Histogram:
+    found = message.get(field) or {}
+    if not isinstance(found, dict) or len(found) > BUCKETS or not all(_is_count(n, NUMBER_MAX) for n in found.values()):
+        raise Refused(400, f"{field} is no map of counts by bucket")
+    times = Histogram({_key("bucket", key): n for key, n in found.items()})
+    if any(key >= BUCKETS for key in times):
+        raise Refused(400, f"{field} has a bucket above {BUCKETS - 1}")
+    return times
+
+
 def _sources(message: Mapping[str, Any]) -> dict[int, SourceNews]:
     found = message.get("sources") or {}
     if not isinstance(found, dict) or len(found) > SOURCES_MAX:
         raise Refused(400, "sources is no map by source number")
-    return {_source_number(key): _source_news(key, value) for key, value in found.items()}
+    return {_key("source", key): _source_news(key, value) for key, value in found.items()}
 
 
-def _source_number(key: object) -> int:
+def _key(what: str, key: object) -> int:
     if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10:
         return int(key)  # some languages' maps have text keys only
     if _is_count(key):
         return key
-    raise Refused(400, f"source {key!r:.40} is no source number")
+    raise Refused(400, f"{what} {key!r:.40} is no {what} number")
 
 
 def _source_news(key: object, value: object) -> SourceNews:
@@ -199,11 +275,11 @@ def _source_news(key: object, value: object) -> SourceNews:
     return SourceNews(watermark, value[3], int(value[4]) if len(value) == 5 else None)
 
 
-def _is_count(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INC_MAX
+def _is_count(value: object, most: int = INC_MAX) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value) and abs(value) <= INC_MAX
+    return math.isfinite(value) and abs(value) <= NUMBER_MAX

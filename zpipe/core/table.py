@@ -1,8 +1,8 @@
-"""The lines of `ps`: the run, its stages, workers and sources."""
+"""The lines of `ps`: the run, its stages, workers, edges and sources."""
 
 from __future__ import annotations
 
-from zpipe.core.members import Member, Members, may_scale, sources_of
+from zpipe.core.members import Member, Members, may_scale, planned, sources_of
 from zpipe.core.outcomes import Map
 from zpipe.core.progress import Progress
 from zpipe.values.plan import Plan, StagePlan
@@ -34,6 +34,34 @@ def worker_lines(members: Members, now_s: float, suspect_s: float) -> list[Map]:
     return [_worker_line(member, now_s, suspect_s, leaves=members.is_leaving(member)) for member in members]
 
 
+def edge_lines(plan: Plan, members: Members, now_s: float) -> list[Map]:
+    """Return the edges: what was sent over all lives, and what waits now; `beat_age_s` is the senders' mean."""
+    edges = dict(members.edges)
+    ages_s: dict[int, list[float]] = {edge.number: [] for edge in plan.edges}
+    for member in members:
+        for number, news in member.edges.items():
+            edges[number] += news
+        for number in member.stage.outputs:
+            ages_s[number].append(max(0.0, now_s - member.seen_s))
+    names = {stage.number: stage.name for stage in plan.stages}
+    return [
+        {
+            "edge": edge.number,
+            "from": names[edge.from_],
+            "to": names[edge.to],
+            "outputs": list(edge.outputs),
+            "transports": list(edges[edge.number].transports),
+            "sent": edges[edge.number].sent,
+            "sent_bytes": edges[edge.number].sent_bytes,
+            "in_flight": edges[edge.number].in_flight,
+            "queued": edges[edge.number].queued,
+            "latency": dict(edges[edge.number].latency),
+            "beat_age_s": sum(ages_s[edge.number]) / max(1, len(ages_s[edge.number])),
+        }
+        for edge in plan.edges
+    ]
+
+
 def source_lines(plan: Plan, progress: Progress) -> list[Map]:
     """Return how far each source has come; its position is unknown until a worker tells it."""
     return [
@@ -58,11 +86,13 @@ def _stage_line(stage: StagePlan, members: Members, reads: list[str]) -> Map:
         "reads": reads,
         "scales": may_scale(stage),
         "workers": len(living),
+        "planned": planned(stage),
         "wanted": members.wanted.get(stage.number),
         "pinned": stage.number in members.pinned,
         "restarts": members.restarts(stage),
         "rate": sum(member.rate for member in living),
         "counters": members.totals(stage),
+        "calls": dict(members.calls_of(stage)),
     }
 
 

@@ -200,7 +200,7 @@ class Worker:
         if source is not None:
             source.hold_back(self.outlet.is_full_below)
         self.outlet.press(now_s, source.pressed if source else self.inlet is not None and self.inlet.pressed)
-        self.outlet.dispatch()
+        self.outlet.dispatch(now_s)
 
     @property
     def may_wait(self) -> bool:

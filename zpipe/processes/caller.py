@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from typing import Any, Protocol
 
+from zpipe.core.histogram import Histogram, bucket
 from zpipe.core.limits import Limits
 from zpipe.core.memory import Memory
 from zpipe.core.outlet import Parent
@@ -92,6 +93,7 @@ class Caller:
             self._perform = self._map
         self.dropped = 0
         self.busy_s = 0.0  # seconds inside the stage's code
+        self.calls = Histogram()  # how long calls took: the first of each stretch, or more
 
     # -- jobs ---------------------------------------------------------------------------------------
 
@@ -179,6 +181,7 @@ class Caller:
     def _map(self, job: Job) -> Iterator[None]:
         target, current, clock = self.call, self.current, self.clock
         encode, note, sink = self.codec.encode, self.blame.note, not self.stage.outputs
+        frame_bytes, frame_s = self.limits.frame_bytes, self.limits.frame_s
         parent = job.parent
         assert parent is not None
         for run, a, b in job.stretches:
@@ -187,6 +190,7 @@ class Caller:
             parts: list[Any] = []
             current.run = run
             began = since = clock()
+            fresh = True  # the next call is the first since then
             for k in range(a, b):
                 if marks is not None and marks[k]:
                     parts.append(None)
@@ -198,6 +202,9 @@ class Caller:
                     result = target(values[k])
                 except Exception as error:
                     raise self._failed(error, run, k) from error
+                if fresh:
+                    fresh = False
+                    self.calls[bucket(clock() - since)] += 1
                 if sink:
                     continue
                 if result is None:
@@ -214,12 +221,13 @@ class Caller:
                 kinds.append(0)
                 nbytes += part.nbytes
                 now = clock()
-                if k + 1 < b and (alone or nbytes >= self.limits.frame_bytes or now - began >= self.limits.frame_s):
+                if k + 1 < b and (alone or nbytes >= frame_bytes or now - began >= frame_s):
                     self.worker.emit(run.like(start, parts, bytes(kinds) if any(kinds) else None), parent)
                     start, parts, kinds, nbytes = k + 1, [], bytearray(), 0
                     self.busy_s += now - since
                     yield
                     began = since = clock()
+                    fresh = True
                     current.run = run
             self.busy_s += clock() - since
             if parts:
@@ -251,7 +259,9 @@ class Caller:
             raise self._failed(error, run, k, len(spots)) from error
         finally:
             current.block = None
-        self.busy_s += self.clock() - since
+        took = self.clock() - since
+        self.busy_s += took
+        self.calls[bucket(took)] += 1
         if self.stage.outputs and not (isinstance(made, list | tuple) or hasattr(made, "__array_interface__")):
             what = f"returned a {type(made).__name__}: return a list with an output for each item, None to drop it"
         elif self.stage.outputs and len(made) != len(spots):
@@ -310,7 +320,7 @@ class Caller:
                     continue
                 self.current.run, self.current.index = run, k
                 self.blame.note(run, k)
-                since = self.clock()
+                since, busy = self.clock(), self.busy_s
                 path = run.path(k)
                 joiner = Joiner(self, job.parent)
                 children = self._started(values[k], run, k)
@@ -330,6 +340,7 @@ class Caller:
                 joiner.add((*path, i), run.digest, run.epoch, Mark.END, None)
                 joiner.flush()
                 self.busy_s += self.clock() - since
+                self.calls[bucket(self.busy_s - busy)] += 1
                 yield
 
     def _group(self, job: Job) -> Iterator[None]:
@@ -345,7 +356,9 @@ class Caller:
                 self._send(joiner, self._guarded(self.grouping.add(member), run, k))
         joiner.flush()
         self.dropped = self.grouping.dropped - dropped
-        self.busy_s += self.clock() - since
+        took = self.clock() - since
+        self.busy_s += took
+        self.calls[bucket(took / job.n)] += 1
         return
         yield
 
@@ -374,6 +387,7 @@ class Caller:
             except Exception as error:
                 raise self._failed(error, run, k) from error
             failpoints.hit("committed")
+            self.calls[bucket(self.clock() - since)] += 1
         self.busy_s += self.clock() - since
         return
         yield
@@ -392,7 +406,8 @@ class Caller:
             iterator = self.sources[job.source] = self._begin(source, job.source)
         parts: list[Any] = []
         nbytes = 0
-        began = self.clock()
+        clock, frame_s = self.clock, self.limits.frame_s
+        began = clock()
         ended = False
         position = partition.at.position
         here = Run(job.source, position, (), 1, None, epoch=partition.at.epoch)
@@ -408,6 +423,8 @@ class Caller:
                 break
             except Exception as error:
                 raise self._failed(error, here, 0) from error
+            if not count:
+                self.calls[bucket(clock() - began)] += 1
             part = self._encode(self.codec.encode, item, here, 0)
             alone = travels_alone(part, self.limits)
             if alone and parts:
@@ -416,9 +433,9 @@ class Caller:
             parts.append(part)
             nbytes += part.nbytes
             count += 1
-            if alone or nbytes >= room_bytes or self.clock() - began >= self.limits.frame_s:
+            if alone or nbytes >= room_bytes or clock() - began >= frame_s:
                 break
-        self.busy_s += self.clock() - began
+        self.busy_s += clock() - began
         if parts:
             self._positions(source, job.source, parts, nbytes)
         if ended:

@@ -53,6 +53,7 @@ class _Data:
     link: Link
     socket: sockets.Socket
     opening: list[Any] | None
+    transport: str
     crc: bool  # on a network, not within a machine
     again: _Again = field(default_factory=_Again)
 
@@ -109,6 +110,13 @@ class Links:
                 self.context, host=host, sockets_dir=sockets_dir, transport=transport
             )
             self.poller.register(self.acks, sockets.IN)
+
+    def transports(self) -> dict[int, set[str]]:
+        """Return what the links of each outgoing edge go over; in any thread."""
+        edges: dict[int, set[str]] = {}
+        for entry in list(self.data.values()):
+            edges.setdefault(entry.link.peer.edge, set()).add(entry.transport)
+        return edges
 
     def close(self) -> None:
         """Close every socket at once."""
@@ -216,8 +224,8 @@ class Links:
         except ConfigError:
             self.worker.lost(now_s, link)  # its endpoints are gone: the roster or the next dial will tell
             return
-        crc = not sockets.choose(link.peer.endpoints).startswith("ipc://")
-        self.data[link.peer.inc] = _Data(link, socket, opening, crc)
+        transport = sockets.choose(link.peer.endpoints).partition("://")[0]
+        self.data[link.peer.inc] = _Data(link, socket, opening, transport, crc=transport != "ipc")
         self.pending = True
 
     def _send(self, now_s: float, link: Link, seq: int, out: Out) -> None:

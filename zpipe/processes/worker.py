@@ -354,7 +354,22 @@ class WorkerProcess:
         return {
             "state": self.state, "inbox": links.inbox_endpoints, "acks": links.acks_endpoints,
             "counters": self._counters(), "running": running, "sources": self.sources,
+            "calls": {} if self.caller is None else dict(self.caller.calls), "edges": self._edges(worker, links),
         }  # fmt: skip
+
+    def _edges(self, worker: Worker, links: Links) -> dict[int, dict[str, Any]]:
+        """Return what is told of each edge, from this end of it."""
+        edges: dict[int, dict[str, Any]] = {}
+        transports = links.transports()
+        for edge in worker.outlet.edges.values():
+            sent, sent_bytes = edge.sent()
+            edges[edge.number] = {
+                "sent": sent, "sent_bytes": sent_bytes, "in_flight": edge.unsettled_items,
+                "latency": dict(edge.latency), "transports": sorted(transports.get(edge.number, ())),
+            }  # fmt: skip
+        for number, queued in (worker.inlet.queued() if worker.inlet is not None else {}).items():
+            edges.setdefault(number, {})["queued"] = queued
+        return edges
 
     def _counters(self) -> dict[str, int | float]:
         worker, caller = self.worker, self.caller
