@@ -78,7 +78,7 @@ def free_address() -> str:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "check", "graph", "registry", "worker", "drain", "down", "ps", "logs", "schema"]
+    "command", ["run", "check", "graph", "registry", "worker", "drain", "down", "ps", "top", "logs", "schema"]
 )
 def test_the_help_of_each_command_ends_with_an_example(command: str) -> None:
     code, out, _ = run(command, "--help")

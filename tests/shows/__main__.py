@@ -46,7 +46,7 @@ def shows(*, quick: bool) -> dict[str, Callable[[], Iterator[Shown]]]:
     """Return every show by name."""
     if not quick:
         return {
-            "skew": flow.skew, "toy": flow.toy, "order": flow.order, "launcher": flow.launcher,
+            "skew": flow.skew, "toy": flow.toy, "top": flow.top, "order": flow.order, "launcher": flow.launcher,
             "stuck": flow.stuck, "scale": scale.scale, "autoscale": autoscale.autoscale, "shapes": shapes.shapes,
             "tap": looking.tap, "trace": looking.trace, "simulator": simulator, "chaos": chaos,
             "pressure": flow.pressure, "parked": flow.parked, "main": job.main, "kills": job.kills,

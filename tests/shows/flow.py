@@ -1,4 +1,4 @@
-"""Shows on small pipelines: skew, a toy, order, back-pressure, a killed launcher, a call that hangs."""
+"""Shows on small pipelines: skew, a toy, `zpipe top`, order, back-pressure, a killed launcher, a call that hangs."""
 
 from __future__ import annotations
 
@@ -85,6 +85,27 @@ def toy() -> Iterator[Shown]:
         yield Shown(
             f"{len(found)} items, {workers} workers in the middle: {seconds:.2f} s (under {most_s})",
             len(found) == 10 and seconds < most_s,
+        )
+
+
+def top(count: int = 20) -> Iterator[Shown]:
+    """`zpipe top` beside the toy names the bottleneck: transform, one more worker; with two of them load and save."""
+    for workers, wanted in ((1, (("transform",), 1)), (2, (("load", "save"), 0))):
+        with stage_place() as place:
+            load = f"args = {{ count = {count} }}"
+            stages = chain("load", "transform", "save", load=load, transform=f"workers = {workers}")
+            run = place.start("run", place.pipeline(stages))
+            wait_until(lambda place=place: place.ps()["workers"])
+            done = ended(place.run("top", "--json"))
+            ended(run.wait())
+        *looks, ending = [json.loads(line) for line in done.out.splitlines()]
+        told = [look["advice"] for look in looks if look["advice"] and look["made"] < count]
+        told = told[len(told) // 2 :]  # before that the run fills up
+        said = Counter((tuple(advice["bottlenecks"]), advice["more"]) for advice in told)
+        agree = said[wanted]
+        yield Shown(
+            f"{workers} workers in the middle: {agree} of {len(told)} looks say: {told[-1]['line'] if told else None}",
+            len(told) >= 3 and 2 * agree > len(told) and ending["state"] == "done",
         )
 
 

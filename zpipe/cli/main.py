@@ -19,6 +19,7 @@ from zpipe.cli.run import run
 from zpipe.cli.schema import schema
 from zpipe.cli.tap import tap
 from zpipe.cli.test import test
+from zpipe.cli.top import top
 from zpipe.cli.try_ import try_
 from zpipe.cli.worker import worker
 from zpipe.processes.runfolder import zpipe_version
@@ -36,7 +37,7 @@ def cli() -> None:
     """Run pipelines of worker processes over ZeroMQ."""
 
 
-for command in (new, run, check, graph, test, try_, registry, worker, scale, drain, down, ps, tap, logs, schema):
+for command in (new, run, check, graph, test, try_, registry, worker, scale, drain, down, ps, top, tap, logs, schema):
     cli.add_command(command)
 
 

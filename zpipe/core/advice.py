@@ -95,6 +95,11 @@ class Looks:
             return None
         return advise(self._tables[0], table)
 
+    @property
+    def before(self) -> Table | None:
+        """Return the table that the window begins with, None while there are not two."""
+        return self._tables[0] if len(self._tables) > 1 else None
+
     def forget(self) -> None:
         """Begin anew: what was seen is of other workers."""
         self._tables.clear()
