@@ -18,14 +18,15 @@ from tests.shows.flow import Shown, ended, stage_place
 COUNT = 10_000
 KILLS = 30
 GOOD = "all as expected"
-TABLES = ("joined", "odd", "even", "slow", "fast")
+TABLES = ("joined", "odd", "even", "train", "test", "slow", "fast", "paired", "matched", "watched")
+STEPS = 7, 11  # by which the ids of the two sides of a join count
 
 
 def shapes(count: int = COUNT) -> Iterator[Shown]:
-    """A diamond whose one arm drops every seventh, a switch, a weighted split, a slow and a fast sink: exact."""
+    """Diamond, switch, split, joins of two sources, a slow and a fast sink, a stalled latest branch: exact."""
     with stage_place() as place:
         pipeline = place.pipeline(stages(count))
-        inline = ended(place.run("run", pipeline, "--inline"))
+        inline = ended(place.run("run", pipeline, "--inline", "--set", "stalled.stall_s=0"))
         killed = ended(place.start("run", pipeline, "--chaos", "0.25", "--seed", "1").wait(600))
         kills = sum(json.loads((killed.folder / "report.json").read_text())["kills"].values())
         equal = all(rows(killed.folder / "out.db", t) == rows(inline.folder / "out.db", t) for t in expected(1))
@@ -40,13 +41,16 @@ def stages(count: int) -> str:
     def stage(name: str, run: str, above: str, more: str = "") -> str:
         return f'[stage.{name}]\nrun = "{run}"\n{above}\n{more}\n'
 
-    def sink(table: str, above: str, more: str = "") -> str:
-        args = f'args = {{ path = "out.db", table = "{table}" }}\n{more}'
-        return stage(table, "zpipe.sinks:sqlite", above, args)
+    def sink(table: str, above: str, run: str = "zpipe.sinks:sqlite") -> str:
+        return stage(table, run, above, f'args = {{ path = "out.db", table = "{table}" }}')
 
+    n = count // 2
+    left, right = (f"args = {{ count = {n}, step = {step} }}" for step in STEPS)
+    source = f"args = {{ count = {n} }}", "partitions = 2\nworkers = 2"
     return "".join(
         (
-            stage("numbers", "stages:numbers", f"args = {{ count = {count // 2} }}", "partitions = 2\nworkers = 2"),
+            stage("numbers", "stages:numbers", *source),
+            stage("others", "stages:numbers", *source),
             stage("double", "stages:double", 'from = "numbers"', "workers = 2"),
             stage("sevenths", "stages:unless_seventh", 'from = "numbers"', "workers = 2"),
             stage("add", "stages:add", 'join = ["double", "sevenths"]', "workers = 2"),
@@ -55,20 +59,36 @@ def stages(count: int) -> str:
             sink("odd", 'from = "route.odd"'),
             sink("even", 'from = ["route", "route.six"]'),
             stage("split", "zpipe.stages:split", 'from = "numbers"', "args = { weights = { train = 9, test = 1 } }"),
-            stage("train", "stages:nap", 'from = "split.train"', "args = { nap_s = 0.001 }"),
-            sink("slow", 'from = "train"'),
-            sink("fast", 'from = "split.test"'),
+            stage("nap", "stages:nap", 'from = "split.train"', "args = { nap_s = 0.001 }"),
+            sink("train", 'from = "nap"'),
+            sink("test", 'from = "split.test"'),
+            sink("slow", 'from = "double"', run="stages:slow_sqlite"),
+            sink("fast", 'from = "double"'),
+            stage("pair", "stages:add", 'join = ["sevenths", "others"]', 'on = "position"'),
+            sink("paired", 'from = "pair"'),
+            stage("left", "stages:named", 'from = "numbers"', left),
+            stage("right", "stages:named", 'from = "others"', right),
+            stage("match", "stages:values", 'join = ["left", "right"]', f'on = "field:id"\nwithin = {n}'),
+            sink("matched", 'from = "match"'),
+            stage("stalled", "stages:stalled", 'from = { stage = "double", keep = "latest" }'),
+            sink("watched", 'from = "stalled"'),
         )
     )
 
 
 def expected(count: int) -> dict[str, Counter[str]]:
-    """Return what each table must hold, but for those of the split."""
+    """Return what each table must hold, but for those of the split and of the stalled branch."""
     numbers = [k for k in range(count // 2) for _ in range(2)]  # two partitions make the same ones
+    doubles = Counter(json.dumps(2 * k) for k in numbers)
+    left, right = ({k * step % (count // 2): k for k in range(count // 2)} for step in STEPS)
     return {
         "joined": Counter(json.dumps([2 * k, -k]) for k in numbers if k % 7),
         "odd": Counter(json.dumps(k) for k in numbers if k % 2),
         "even": Counter(json.dumps(k) for k in numbers if k % 2 == 0),
+        "slow": doubles,
+        "fast": doubles,
+        "paired": Counter(json.dumps([-k, k]) for k in numbers if k % 7),
+        "matched": Counter(json.dumps([name, left[name], right[name]]) for name in numbers),
     }
 
 
@@ -81,12 +101,15 @@ def faults(database: str, count: int) -> list[str]:
     for table, wanted in expected(count).items():
         if held[table] != wanted:
             out.append(f"{table}: {(wanted - held[table]).total()} missing, {(held[table] - wanted).total()} too many")
-    parts = Counter(json.loads(item)["k"] for item in held["slow"].elements())
-    parts.update(json.loads(item) for item in held["fast"].elements())
+    parts = Counter(json.loads(item)["k"] for item in held["train"].elements())
+    parts.update(json.loads(item) for item in held["test"].elements())
     if parts != Counter(dict.fromkeys(range(count // 2), 2)):
         out.append(f"split: {parts.total()} items of {count}")
-    if not 0.05 < held["fast"].total() / count < 0.15:
-        out.append(f"split: {held['fast'].total()} of {count} to the tenth")
+    if not 0.05 < held["test"].total() / count < 0.15:
+        out.append(f"split: {held['test'].total()} of {count} to the tenth")
+    watched, last = held["watched"], json.dumps(2 * (count // 2 - 1))
+    if watched - expected(count)["fast"] or watched[last] != 2 or watched.total() > count / 10:
+        out.append(f"latest: {watched.total()} items, the last of each partition {watched[last]} times")
     return out
 
 

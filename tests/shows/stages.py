@@ -6,6 +6,7 @@ import time
 import numpy as np
 
 import zpipe as zp
+import zpipe.sinks
 
 MB = 1_000_000
 
@@ -28,6 +29,28 @@ def double(x):
 
 def unless_seventh(x):
     return -x if x % 7 else None
+
+
+def named(x, count, step):
+    """A number with an id: those of the same `count` once each, in an order of their own."""
+    return {"id": x * step % count, "x": x}
+
+
+def values(a, b):
+    return [a["id"], a["x"], b["x"]]
+
+
+class slow_sqlite(zpipe.sinks.sqlite):
+    """A sink that takes half a millisecond for each item."""
+
+    def commit(self, items):
+        time.sleep(0.0005 * len(items))
+        super().commit(items)
+
+
+def stalled(x, stall_s=1.0):
+    time.sleep(stall_s)
+    return x
 
 
 def add(a, b):

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from tests.simulation.bugs import BUGS
 from tests.simulation.play import Outcome, play
 
-SEEDS_PER_BUG = 500
+SEEDS_PER_BUG = 1000
 
 
 def catch(name: str) -> Outcome | None:
