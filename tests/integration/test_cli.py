@@ -77,15 +77,6 @@ def free_address() -> str:
         return f"tcp://127.0.0.1:{server.getsockname()[1]}"
 
 
-@pytest.mark.parametrize(
-    "command", ["run", "check", "graph", "registry", "worker", "drain", "down", "ps", "top", "logs", "schema"]
-)
-def test_the_help_of_each_command_ends_with_an_example(command: str) -> None:
-    code, out, _ = run(command, "--help")
-    assert code == 0
-    assert out.strip().splitlines()[-1].strip().startswith(f"Example: zpipe {command} ")
-
-
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("target", ["p.toml", "p.py", "p.py:pipeline"])
 def test_a_good_pipeline_is_ok_in_every_form(target: str) -> None:

@@ -60,7 +60,7 @@ def test_a_stage_is_scaled_up_and_down_and_nothing_is_lost(place: Place, chaos: 
 @pytest.mark.parametrize("text", ["double", "=2", "double=two", "double=-1", "double="])
 def test_a_number_that_is_none_is_refused(place: Place, text: str) -> None:
     done = place.run("scale", text)
-    assert (done.code, done.faults) == (2, [f"{text!r} is not of the form STAGE=N, like features=8"])
+    assert (done.code, done.faults) == (2, [f"{text!r} is not of the form STAGE=N, like clean=4"])
 
 
 def test_who_cannot_leave_is_told_why(place: Place) -> None:

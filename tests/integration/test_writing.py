@@ -83,13 +83,6 @@ def run(place: Place, *argv: str, text: str | bytes = "") -> Done:
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
-@pytest.mark.parametrize("command", ["new", "test", "try"])
-def test_the_help_ends_with_an_example(home: Place, command: str) -> None:
-    done = run(home, command, "--help")
-    assert done.code == 0
-    assert done.out.strip().splitlines()[-1].strip().startswith(f"Example: zpipe {command} ")
-
-
 # -- new --------------------------------------------------------------------------------------------
 
 

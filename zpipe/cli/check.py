@@ -10,7 +10,7 @@ from zpipe.processes.prepare import checked
 from zpipe.values.graph import amount, range_of
 
 
-@click.command(epilog="Example: zpipe check pipeline.toml --set features.workers=8")
+@click.command(epilog="Example: zpipe check pipeline.toml --set clean.workers=8")
 @options.pipeline
 def check(target: str, sets: tuple[str, ...]) -> None:
     """Find every fault of PIPELINE at once, and start nothing.

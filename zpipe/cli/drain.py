@@ -11,7 +11,7 @@ from zpipe.processes.client import Client
 HELP = "Whom to tell; else ZPIPE_REGISTRY, else your only live run."
 
 
-@click.command(epilog="Example: zpipe drain features-4")
+@click.command(epilog="Example: zpipe drain clean-2")
 @click.argument("worker")
 @options.registry(required=False, help_text=HELP)
 def drain(worker: str, address: str | None) -> None:
@@ -23,7 +23,7 @@ def drain(worker: str, address: str | None) -> None:
     click.echo(f"{worker} leaves when it has finished what it has")
 
 
-@click.command(epilog="Example: zpipe scale features=8")
+@click.command(epilog="Example: zpipe scale clean=4")
 @click.argument("stages", metavar="STAGE=N...", nargs=-1, required=True)
 @options.registry(required=False, help_text=HELP)
 def scale(stages: tuple[str, ...], address: str | None) -> None:
@@ -40,7 +40,7 @@ def scale(stages: tuple[str, ...], address: str | None) -> None:
 def _stage_and_number(text: str) -> tuple[str, str]:
     stage, _, n = text.rpartition("=")
     if not stage or not n.isascii() or not n.isdigit():
-        raise click.UsageError(f"{text!r} is not of the form STAGE=N, like features=8")
+        raise click.UsageError(f"{text!r} is not of the form STAGE=N, like clean=4")
     return stage, n
 
 

@@ -19,7 +19,7 @@ from zpipe.values.errors import ConfigError
 from zpipe.values.pipeline import Pipeline
 
 
-@click.command(epilog="Example: zpipe graph pipeline.toml --mermaid > pipeline.mmd")
+@click.command(epilog="Example: zpipe graph pipeline.toml --mermaid > pipeline.mmd\n\nExample: zpipe graph --live")
 @click.argument("target", metavar="[PIPELINE]", required=False)
 @options.sets
 @click.option("--mermaid", is_flag=True, help="Print a Mermaid flowchart instead.")

@@ -18,7 +18,7 @@ _FOLDER = click.Path(path_type=Path)
 _LINES = click.IntRange(min=0)
 
 
-@click.command(epilog="Example: zpipe logs features -n 20 -f")
+@click.command(epilog="Example: zpipe logs clean -n 20 -f")
 @click.argument("name", metavar="[STAGE|WORKER]", required=False)
 @click.option("-f", "follows", is_flag=True, help="Go on with what is written, until the run ends.")
 @click.option("-n", "last", type=_LINES, metavar="LINES", help="Begin with the last lines of each worker; else all.")

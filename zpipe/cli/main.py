@@ -30,7 +30,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Example: zpipe run compose/textures/pipeline.toml --set crops.count=20000",
+    epilog="Example: zpipe new flowers && cd flowers && zpipe run",
 )
 @click.version_option(zpipe_version(), prog_name="zpipe")
 def cli() -> None:

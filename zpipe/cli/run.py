@@ -18,7 +18,7 @@ _ITEMS = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
 
-@click.command(epilog="Example: zpipe run pipeline.toml --set features.workers=8 --chaos 0.3")
+@click.command(epilog="Example: zpipe run pipeline.toml --set clean.workers=4 --chaos 2")
 @options.pipeline
 @click.option("--inline", is_flag=True, help="Run all in this one thread, for a debugger.")
 @click.option("--chaos", type=_SECONDS, metavar="SECONDS", help="Kill a random worker this often.")

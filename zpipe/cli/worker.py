@@ -10,7 +10,7 @@ from zpipe.processes.parent import Parent
 _COUNT = click.IntRange(min=1)
 
 
-@click.command(epilog="Example: zpipe worker features --registry tcp://127.0.0.1:5570 -n 4")
+@click.command(epilog="Example: zpipe worker clean --registry tcp://127.0.0.1:5570 -n 2")
 @click.argument("stage")
 @options.registry(required=True, help_text="The registry to join; else ZPIPE_REGISTRY.")
 @click.option("-n", "workers", type=_COUNT, default=1, show_default=True, help="How many to start.")

@@ -1,0 +1,97 @@
+"""The examples of `--help` are run as they stand, in the folder that `zpipe new` makes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.real import Command, Done, Place, wait_until
+from zpipe.cli.main import cli
+
+ADDRESS = "tcp://127.0.0.1:5570"  # of the examples; tests take a free one instead
+RUNS_ON = ("logs", "registry", "worker")  # until they are told to end
+
+
+def verbs() -> Iterator[tuple[str, click.Command]]:
+    yield "", cli
+    yield from cli.commands.items()
+
+
+def examples_of(command: click.Command) -> list[str]:
+    """Return the command lines at the end of a command's help."""
+    return [" ".join(line.split()) for line in (command.epilog or "").split("Example: ")[1:]]
+
+
+EXAMPLES = [(verb, line) for verb, command in verbs() for line in examples_of(command)]
+
+
+@pytest.fixture
+def flowers(tmp_path: Path) -> Iterator[Place]:
+    """A folder beside a new project, with `zpipe` on the PATH."""
+    program = tmp_path / "bin" / "zpipe"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m zpipe "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "beside").mkdir()
+    with Place(tmp_path) as place:
+        place.env["PATH"] = f"{program.parent}{os.pathsep}{place.env['PATH']}"
+        assert place.run("new", "flowers").code == 0
+        place.folder = tmp_path / "flowers"
+        (place.folder / "item.json").write_text('{"x": 1.0}\n')
+        stages = place.folder / "stages.py"
+        stages.write_text(stages.read_text().replace("    return point if", "    print(point)\n    return point if"))
+        yield place
+        assert place.left() == []
+
+
+def live(place: Place) -> tuple[Command, str]:
+    """Start a long run of the project; return it with its address when all its workers are there."""
+    run = place.start("run", "--set", "points.count=1000000000")
+    address = run.says("registry tcp://").split()[2].rstrip(",")
+    wait_until(lambda: [row["state"] for row in place.ps()["workers"]] == ["live"] * 6)
+    return run, address
+
+
+def end(command: Command) -> Done:
+    """Press Ctrl-C until it is over: the first time a registry waits for workers that nobody starts here."""
+    wait_until(lambda: command.interrupt() or command.ends_within(0.5))
+    return command.wait()
+
+
+def has_begun(place: Place, verb: str, command: Command) -> bool:
+    """Tell whether a command does what it is for: a worker says nothing, but is seen."""
+    if verb == "worker":
+        return len([row for row in place.ps()["workers"] if row["state"] == "live"]) > 6
+    return bool(command.printed(0) + command.printed(1))
+
+
+@pytest.mark.parametrize("verb", [verb for verb, _ in verbs()])
+def test_the_help_of_each_command_ends_with_an_example(verb: str, tmp_path: Path) -> None:
+    with Place(tmp_path) as place:
+        done = place.run(*filter(None, (verb,)), "--help")
+    assert (done.code, done.err) == (0, "")
+    last = done.out.strip().splitlines()[-1].strip()
+    assert last.startswith(f"Example: zpipe {verb or 'new'} ")
+
+
+@pytest.mark.parametrize(("verb", "line"), EXAMPLES, ids=[line for _, line in EXAMPLES])
+def test_an_example_runs(flowers: Place, verb: str, line: str) -> None:
+    needs_run = any(parameter.name == "address" for parameter in dict(verbs())[verb].params)
+    run, address = live(flowers) if needs_run else (None, "tcp://127.0.0.1:0")
+    folder = flowers.folder.with_name("beside") if "zpipe new" in line else flowers.folder
+    shell = ("sh", "-c", f"{'exec ' * (verb in RUNS_ON)}{line.replace(ADDRESS, address)}")
+    command = Command(shell, folder, flowers.env)
+    if verb in RUNS_ON:
+        wait_until(lambda: command.ends_within(0.05) or has_begun(flowers, verb, command))
+        assert not command.ends_within(0), command.wait()
+        assert end(command).code == 130
+    else:
+        done = command.wait()
+        assert done.code == 0, done.err
+    if run is not None:
+        assert end(run).code == 130
