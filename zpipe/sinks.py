@@ -100,13 +100,13 @@ class jsonl:
                 if time.monotonic() >= deadline_s:
                     raise StageError(
                         f"{self.path} is being written by another worker: give the sink workers = 1, "
-                        "and each sink a file of its own"
+                        "and each sink and run a file of its own"
                     ) from None
             time.sleep(LOOK_S)
 
     def _begin(self) -> None:
         """Cut off what the index does not know."""
-        size, run = os.fstat(self._file).st_size, run_folder().name
+        size, run = os.fstat(self._file).st_size, str(run_folder())
         with _transaction(self._db) as execute:
             execute("CREATE TABLE IF NOT EXISTS paths (path TEXT PRIMARY KEY) WITHOUT ROWID")
             execute("CREATE TABLE IF NOT EXISTS file (run TEXT, bytes INTEGER)")
@@ -156,7 +156,7 @@ class sqlite:
         self._db.close()
 
     def _begin(self) -> None:
-        run = run_folder().name
+        run = str(run_folder())
         with _transaction(self._db) as execute:
             execute(f'CREATE TABLE IF NOT EXISTS "{self.table}" (path TEXT PRIMARY KEY, item TEXT)')
             execute("CREATE TABLE IF NOT EXISTS zpipe_runs (items TEXT PRIMARY KEY, run TEXT)")

@@ -55,6 +55,16 @@ def test_a_file_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
         EventLog(tmp_path / "no" / "e").__enter__()
 
 
+def test_a_file_of_a_run_that_goes_on_is_refused_and_kept(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "e.jsonl") as first:
+        first.write(WARNING)
+        with pytest.raises(ConfigError, match=r"/e.jsonl is being written by another run: name another file, or end"):
+            EventLog(tmp_path / "e.jsonl").__enter__()
+        assert (tmp_path / "e.jsonl").read_text() == WARNING.line()
+    with EventLog(tmp_path / "e.jsonl"):
+        assert (tmp_path / "e.jsonl").read_text() == ""
+
+
 def test_what_cannot_be_written_is_told_once_and_the_other_file_has_it_all(tmp_path: Path) -> None:
     heard: list[Event] = []
     with EventLog("/dev/full") as log:

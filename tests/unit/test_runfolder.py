@@ -85,6 +85,35 @@ def test_a_live_run_is_found_until_its_process_ends(tmp_path: Path, monkeypatch:
     assert not gone.exists()
 
 
+def test_two_runs_of_one_process_and_name_are_both_found_the_older_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    later = LiveRun("t", "tcp://127.0.0.1:5571", os.getpid(), "/a/t", 2.0)
+    first = LiveRun("t", "tcp://127.0.0.1:5570", os.getpid(), "/b/t", 1.0)
+    note = announce(later)
+    announce(first)
+    assert live_runs() == [first, later]
+    note.unlink()
+    assert live_runs() == [first]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="what tells processes of one pid apart is read there")
+def test_a_run_is_over_when_its_pid_is_a_zombies_or_another_process_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-I", "-c", "input()"], stdin=subprocess.PIPE) as process:
+        announce(LiveRun("t", "tcp://127.0.0.1:5570", process.pid, "/runs/t"))
+        assert len(live_runs()) == 1
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert live_runs() == []
+    note = announce(LiveRun("t", "tcp://127.0.0.1:5570", os.getpid(), "/runs/t"))
+    note.write_text(json.dumps({**json.loads(note.read_text()), "life": "1"}))
+    assert live_runs() == []
+
+
 def test_no_run_is_live_where_none_was_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert live_runs() == []

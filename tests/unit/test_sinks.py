@@ -111,7 +111,7 @@ def test_the_file_of_another_run_is_refused(kind, tmp_path):
     sink.commit(items(1))
     sink.close()
 
-    with in_run(tmp_path / "run-2"), pytest.raises(StageError, match=r"of run run-1: .*another path"):
+    with in_run(tmp_path / "run-2"), pytest.raises(StageError, match=r"of run /.*/run-1: .*another path"):
         make(str(path))
     assert read(path) == [{"i": 1}]
 
@@ -269,10 +269,19 @@ def test_a_second_writer_is_refused(run):
     Fresh("x").close()
 
 
+def test_runs_of_one_name_and_second_in_two_places_are_two(tmp_path, kind):
+    make, _ = kind
+    path = tmp_path / "shared"
+    with in_run(tmp_path / "a" / "20250301-090507-t"):
+        make(str(path)).close()
+    with in_run(tmp_path / "b" / "20250301-090507-t"), pytest.raises(StageError, match=r"of run /.*/a/20250301"):
+        make(str(path))
+
+
 def test_a_refused_file_is_free_for_others(tmp_path):
     path = tmp_path / "shared"
     Fresh(str(path)).close()
-    with in_run(tmp_path / "run-2"), pytest.raises(StageError, match="of run run-1"):
+    with in_run(tmp_path / "run-2"), pytest.raises(StageError, match=r"of run /.*/run-1: "):
         Fresh(str(path))
 
     Fresh(str(path)).close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 import click
 
@@ -35,5 +36,9 @@ def only_run(how: str) -> LiveRun:
         return runs[0]
     if not runs:
         raise ConfigError(f"no run of yours is alive here: name one with {how}")
-    lines = [f"  {run.name}  --registry {run.address}  ({run.folder})" for run in runs]
+    lines = [f"  {run.name}  started {_clock(run.started)}  --registry {run.address}  ({run.folder})" for run in runs]
     raise ConfigError(f"{len(runs)} runs of yours are alive: choose one with --registry ADDR", *lines)
+
+
+def _clock(unix_s: float) -> str:
+    return f"{datetime.fromtimestamp(unix_s):%Y-%m-%d %H:%M:%S}"

@@ -5,9 +5,11 @@ Knows the kinds and what each carries; refuses to know who shows them.  `docs/ev
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
+import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -96,9 +98,16 @@ class EventLog:
             self._close(path)
 
     def open(self, path: str | os.PathLike[str]) -> None:
-        """Begin a file, what it held is gone.  Raises ConfigError."""
+        """Begin a file, what it held is gone, and keep other runs from it.  Raises ConfigError."""
         try:
-            self._files[Path(path)] = open(path, "w", encoding="utf-8")  # noqa: SIM115
+            self._files[Path(path)] = file = open(path, "w", encoding="utf-8", opener=_as_it_is)  # noqa: SIM115
+            if not _locked(file):
+                self._close(Path(path))
+                raise ConfigError(
+                    f"{path} is being written by another run: name another file, or end that one with zpipe down"
+                )
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                file.truncate(0)
         except OSError as error:
             raise ConfigError(
                 f"cannot write events to {path}: {error.strerror}: name a file in a folder that you can write to"
@@ -119,6 +128,21 @@ class EventLog:
     def _close(self, path: Path) -> None:
         with suppress(OSError):  # of what could not be written
             self._files.pop(path).close()
+
+
+def _as_it_is(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_TRUNC, 0o666)
+
+
+def _locked(file: IO[str]) -> bool:
+    """Lock a file for as long as it is open and tell whether nobody else has; where there are no locks, nobody has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def tell(event: Event, log: EventLog, on_event: OnEvent) -> None:

@@ -28,7 +28,7 @@ from zpipe.processes.interrupts import Interrupts
 from zpipe.processes.metrics import Metrics
 from zpipe.processes.prepare import prepare
 from zpipe.processes.report import DONE, FAILED, INTERRUPTED, Report
-from zpipe.processes.runfolder import LiveRun, RunFolder, announce, make_sockets_dir, remove_sockets_dir
+from zpipe.processes.runfolder import LiveRun, RunFolder, announce, live_runs, make_sockets_dir, remove_sockets_dir
 from zpipe.processes.supervisor import GIVE_UP_DEATHS, Death, Program, Supervisor, last_line
 from zpipe.processes.tally import Tally
 from zpipe.processes.tracefile import TraceFile
@@ -130,7 +130,7 @@ class Launcher:
             self._start_registry(sockets_dir)
             self._registry = stack.enter_context(Dialogue(self.address))
             self._crew = Crew(self._supervisor, self._registry, self._tally, self._stages, self._event)
-            note = announce(LiveRun(self.plan.name, self.address, os.getpid(), str(self.folder.path)))
+            note = announce(LiveRun(self.plan.name, self.address, os.getpid(), str(self.folder.path), time.time()))
             stack.callback(note.unlink, missing_ok=True)
             for event in (started(self.plan.name, self.address, self.folder.path), *self._opening):
                 self._event(event)
@@ -172,9 +172,20 @@ class Launcher:
         while not (address := found.read_text().strip() if found.exists() else ""):
             if self._supervisor.step(0.01) or time.monotonic() > deadline_s:
                 why = last_line(slot.program.log).removeprefix("zpipe: ") or f"see {slot.program.log}"
-                raise RunError(f"the registry did not start: {why}")
+                raise RunError(f"the registry did not start: {self._who_has_the_address() or why}")
         self.address = address
         slot.program = self._registry_command(address)  # its next life is found at the same place
+
+    def _who_has_the_address(self) -> str:
+        """Say which live run of this user listens where this one should, "" when none does."""
+        port = self.bind.rpartition(":")[2]
+        for run in live_runs():
+            if run.address.rpartition(":")[2] == port:
+                return (
+                    f"{self.bind} is in use by run {run.name!r} ({run.folder}): end it with "
+                    f"zpipe down --registry {run.address}, or bind another port (0: any free one)"
+                )
+        return ""
 
     def _start_workers(self) -> None:
         for stage in self.plan.stages:

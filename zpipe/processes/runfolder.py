@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
 import socket
 import subprocess
@@ -118,12 +119,13 @@ def remove_sockets_dir(path: Path) -> None:
 
 @dataclass(frozen=True)
 class LiveRun:
-    """Where a run of this user can be reached."""
+    """Where a run of this user can be reached, and when it started in unix seconds."""
 
     name: str
     address: str
     pid: int
     folder: str
+    started: float = 0.0
 
 
 def announce(run: LiveRun) -> Path:
@@ -132,24 +134,25 @@ def announce(run: LiveRun) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.parent.stat().st_uid != os.getuid():
         raise ConfigError(f"{folder.parent} belongs to another user: set XDG_RUNTIME_DIR to a directory of yours")
-    path = folder / f"{run.pid}-{run.name}.json"
-    path.write_text(json.dumps(asdict(run)), encoding="utf-8")
+    path = folder / f"{run.pid}-{run.name}-{secrets.token_hex(4)}.json"
+    path.write_text(json.dumps({**asdict(run), "life": _life(run.pid)}), encoding="utf-8")
     return path
 
 
 def live_runs() -> list[LiveRun]:
     """Return this user's live runs, oldest first; notes of dead ones are removed."""
     found = []
-    for path in sorted(_live_folder().glob("*.json"), key=lambda p: p.name):
+    for path in _live_folder().glob("*.json"):
         try:
-            run = LiveRun(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            note = json.loads(path.read_text(encoding="utf-8"))
+            life, run = note.pop("life"), LiveRun(**note)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # being written or removed at this moment
-        if _is_alive(run.pid):
-            found.append((path.stat().st_mtime if path.exists() else 0.0, run))
+        if life and life == _life(run.pid):
+            found.append(run)
         else:
             path.unlink(missing_ok=True)
-    return [run for _, run in sorted(found, key=lambda pair: pair[0])]
+    return sorted(found, key=lambda run: (run.started, run.folder))
 
 
 def _live_folder() -> Path:
@@ -157,14 +160,21 @@ def _live_folder() -> Path:
     return Path(base or tempfile.gettempdir()) / f"zpipe-{os.getuid()}" / "runs"
 
 
-def _is_alive(pid: int) -> bool:
+def _life(pid: int) -> str:
+    """Return what tells a process from others that have borne its pid, "" when it has ended.
+
+    After a restart of a container the pids are the same again; an ended process keeps its own until it is waited for.
+    """
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return "" if state in "ZX" else rest[18]  # its start, in ticks since the boot: proc(5)
+    except OSError:
+        pass  # it has ended, or there is no /proc
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return False  # the pid has gone to another user's process
-    return True
+    except (ProcessLookupError, PermissionError):
+        return ""
+    return "alive"
 
 
 def _numbered(path: Path) -> Iterator[Path]:
