@@ -16,7 +16,7 @@ from zpipe.values.errors import RunError
 _ITEMS = click.IntRange(min=1)
 
 
-@click.command(epilog="Example: zpipe tap features -n 3")
+@click.command(epilog="Example: zpipe tap clean -n 3")
 @click.argument("stage")
 @click.option("-n", "count", type=_ITEMS, metavar="N", help="End after N items; else go on until Ctrl-C.")
 @click.option("--inputs", is_flag=True, help="Show what the stage is given, not what it makes.")
