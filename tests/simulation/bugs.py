@@ -15,7 +15,8 @@ from zpipe.core.source import Position, Source
 from zpipe.core.work import Job
 from zpipe.core.worker import Worker
 from zpipe.joins import join, join_on
-from zpipe.processes.caller import Caller, Joiner
+from zpipe.processes.caller import Caller
+from zpipe.processes.joiner import Joiner
 from zpipe.stages import Made
 from zpipe.testing.simulator import World
 from zpipe.values.paths import Mark, Run

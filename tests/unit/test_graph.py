@@ -131,6 +131,14 @@ def test_columns_part_cross_and_join():
     ]
 
 
+def test_a_drawing_says_on_what_is_joined_and_what_is_left_out():
+    a, b = zp.stage("m:f", name="a"), zp.stage("m:f", name="b")
+    pair = zp.stage("m:f", name="pair", on="field:user", within=9)(a, b)
+    drawing = draw(zp.Pipeline("p", zp.stage("m:f", name="watch")(zp.latest(pair)))).splitlines()
+    assert "├─╯ joins a and b on user" in drawing
+    assert "│   the latest of pair" in drawing
+
+
 def test_what_does_not_hang_together_is_drawn_apart():
     lines = draw(wired(a=[], b=["a"], c=[])).splitlines()
 

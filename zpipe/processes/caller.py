@@ -6,24 +6,24 @@ is a generator: it stops wherever the worker should look at its links, and goes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice, pairwise
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from zpipe.core.histogram import Histogram, bucket
-from zpipe.core.limits import Limits
 from zpipe.core.memory import Memory
 from zpipe.core.outlet import Parent
-from zpipe.core.source import Source
 from zpipe.core.work import Job
 from zpipe.core.worker import Worker
 from zpipe.processes import failpoints
 from zpipe.processes.blame import Blame
+from zpipe.processes.blocks import Blocks
+from zpipe.processes.joiner import Joiner, travels_alone
+from zpipe.processes.sourcecalls import SourceCalls
 from zpipe.stages import Grouping, Made, Member
 from zpipe.values.context import Current, Output
 from zpipe.values.errors import EncodeError, StageError, ZpipeError
 from zpipe.values.faults import did_you_mean
-from zpipe.values.paths import Mark, Path, Run
+from zpipe.values.paths import Mark, Run
 from zpipe.values.plan import StagePlan
 from zpipe.values.stage import ANY
 
@@ -75,14 +75,11 @@ class Caller:
         self.switches = worker.outlet.switches
         self.hook_position = 0  # of the hook lane
         self.since = 0  # items called since the last checkpoint
-        self.busy_since = 0.0  # seconds of calls since then
-        self.checkpoint_s = 0.0  # what the last one took
-        self.sources: dict[int, Iterator[Any]] = {}
         self._perform: Callable[[Job], Iterator[None]]
         if stage.role == "source":
-            self._perform = self._source
+            self._perform = SourceCalls(self).perform
         elif stage.block:
-            self._perform = self._block if self.grouping is None else self._gather
+            self._perform = Blocks(self).perform
         elif self.grouping is not None:
             self._perform = self._group
         elif "commit" in stage.hooks:
@@ -126,7 +123,6 @@ class Caller:
             self.blame.clear()
         busy = self.busy_s - busy or self.clock() - began
         self.worker.done(job, busy_s=busy, dropped=self.dropped)
-        self.busy_since += busy
         self.since += job.n
         if isinstance(self.worker.intake, Memory):
             self._close_step(self.worker.intake)
@@ -160,7 +156,7 @@ class Caller:
         if memory.may_close:
             state = self._encode_state(self._call(lambda: self.target.state(), "state"))
             memory.close_step([self.hook_position, state], keeps_outs=True)
-            self.since, self.busy_since = 0, 0.0
+            self.since = 0
 
     def restore(self, state: Any) -> None:
         """Put the stage where a save stands."""
@@ -201,7 +197,7 @@ class Caller:
                 try:
                     result = target(values[k])
                 except Exception as error:
-                    raise self._failed(error, run, k) from error
+                    raise self.failed(error, run, k) from error
                 if fresh:
                     fresh = False
                     self.calls[bucket(clock() - since)] += 1
@@ -212,7 +208,7 @@ class Caller:
                     parts.append(None)
                     kinds.append(Mark.TOMB)
                     continue
-                part = self._encode(encode, result, run, k)
+                part = self.encoded(encode, result, run, k)
                 alone = travels_alone(part, self.limits)
                 if alone and parts:
                     self.worker.emit(run.like(start, parts, bytes(kinds) if any(kinds) else None), parent)
@@ -234,82 +230,6 @@ class Caller:
                 self.worker.emit(run.like(start, parts, bytes(kinds) if any(kinds) else None), parent)
             run.values = None if b == run.n else run.values
 
-    def _block(self, job: Job) -> Iterator[None]:
-        """Call once for all items of the job; each output goes where its own input stood."""
-        spots = [(run, k) for run, a, b in job.stretches for k in range(a, b) if not run.mark(k)]
-        results = iter(self._called(spots) if spots else ())
-        for record, (run, a, b) in zip(job.records, job.stretches, strict=True):
-            if self.stage.outputs:
-                parts = [None if run.mark(k) else self._part(next(results), run, k) for k in range(a, b)]
-                kinds = bytes(run.mark(k) or (Mark.TOMB if parts[k - a] is None else 0) for k in range(a, b))
-                self._emit(run, a, parts, kinds, record)
-            run.values = None if b == run.n else run.values
-        return
-        yield
-
-    def _called(self, spots: list[tuple[Run, int]]) -> Sequence[Any]:
-        """Return what the stage makes of these items, one output for each."""
-        run, k = spots[0]
-        current, since = self.current, self.clock()
-        current.run, current.index, current.block = run, k, spots
-        self.blame.note(run, k)
-        try:
-            made = self.call([self.values(run)[k] for run, k in spots])
-        except Exception as error:
-            raise self._failed(error, run, k, len(spots)) from error
-        finally:
-            current.block = None
-        took = self.clock() - since
-        self.busy_s += took
-        self.calls[bucket(took)] += 1
-        if self.stage.outputs and not (isinstance(made, list | tuple) or hasattr(made, "__array_interface__")):
-            what = f"returned a {type(made).__name__}: return a list with an output for each item, None to drop it"
-        elif self.stage.outputs and len(made) != len(spots):
-            what = f"returned {len(made)} outputs: return one for each item, None to drop it"
-        else:
-            return made if self.stage.outputs else ()
-        raise self._failed(StageError(what), run, k, len(spots))
-
-    def _part(self, result: Any, run: Run, k: int) -> Any:
-        if result is None:
-            self.dropped += 1
-            return None
-        return self._encode(self.codec.encode, result, run, k)
-
-    def _emit(self, run: Run, a: int, parts: list[Any], kinds: bytes, parent: Parent) -> None:
-        """Send parts that stand at the items from `a` on, within the bounds of a frame."""
-        ends, nbytes = [0], 0
-        for k, part in enumerate(parts):
-            alone = part is not None and travels_alone(part, self.limits)
-            if ends[-1] < k and (alone or nbytes >= self.limits.frame_bytes):
-                ends.append(k)
-                nbytes = 0
-            nbytes += 0 if part is None else self.limits.frame_bytes if alone else part.nbytes
-        for start, end in pairwise([*ends, len(parts)]):
-            marks = kinds[start:end]
-            self.worker.emit(run.like(a + start, parts[start:end], marks if any(marks) else None), parent)
-
-    def _gather(self, job: Job) -> Iterator[None]:
-        """Make one group of what has come, in the order in which it has."""
-        assert self.grouping is not None
-        since = self.clock()
-        members = [
-            Member(run.path(k), run.digest, run.epoch, self.values(run)[k])
-            for run, a, b in job.stretches
-            for k in range(a, b)
-        ]
-        run, k, _ = job.stretches[0]
-        self.current.run, self.current.index = run, k
-        for made in self._guarded(self.grouping.made(members), run, k):
-            if made.mark == Mark.ITEM:  # marks are for stages with memory, and there is none below
-                lane, position, *elements = made.path
-                part = self._encode(self.codec.encode, made.value, run, k)
-                group = Run(lane, position, tuple(elements), 1, [part], epoch=made.epoch, digest=made.digest)
-                self.worker.emit(group, *job.records)
-        self.busy_s += self.clock() - since
-        return
-        yield
-
     def _split(self, job: Job) -> Iterator[None]:
         assert job.parent is not None
         for run, a, b in job.stretches:
@@ -322,13 +242,13 @@ class Caller:
                 self.blame.note(run, k)
                 since, busy = self.clock(), self.busy_s
                 path = run.path(k)
-                joiner = Joiner(self, job.parent)
+                joiner = Joiner(self.worker, job.parent)
                 children = self._started(values[k], run, k)
                 i = 0
-                for child in self._guarded(children, run, k):
+                for child in self.guarded(children, run, k):
                     if child is None:
                         continue
-                    part = self._encode(self.codec.encode, child, run, k)
+                    part = self.encoded(self.codec.encode, child, run, k)
                     joiner.add((*path, i), run.digest, run.epoch, 0, part)
                     i += 1
                     if joiner.full:
@@ -346,14 +266,14 @@ class Caller:
     def _group(self, job: Job) -> Iterator[None]:
         assert job.parent is not None and self.grouping is not None
         since, dropped = self.clock(), self.grouping.dropped
-        joiner = Joiner(self, job.parent)
+        joiner = Joiner(self.worker, job.parent)
         for run, a, b in job.stretches:
             values = self.values(run)
             self.current.run = run
             for k in range(a, b):
                 self.current.index = k
                 member = Member(run.path(k), run.digest, run.epoch, values[k])
-                self._send(joiner, self._guarded(self.grouping.add(member), run, k))
+                self._send(joiner, self.guarded(self.grouping.add(member), run, k))
         joiner.flush()
         self.dropped = self.grouping.dropped - dropped
         took = self.clock() - since
@@ -385,98 +305,12 @@ class Caller:
             try:
                 self.target.commit(items)
             except Exception as error:
-                raise self._failed(error, run, k) from error
+                raise self.failed(error, run, k) from error
             failpoints.hit("committed")
             self.calls[bucket(self.clock() - since)] += 1
         self.busy_s += self.clock() - since
         return
         yield
-
-    # -- sources ------------------------------------------------------------------------------------
-
-    def _source(self, job: Job) -> Iterator[None]:
-        source = self.worker.intake
-        assert isinstance(source, Source)
-        partition = source.partitions[job.source]
-        if source.is_over(job.source):
-            self._made(source, *source.marked(job.source, Mark.FIN))
-            return
-        iterator = self.sources.get(job.source)
-        if iterator is None:
-            iterator = self.sources[job.source] = self._begin(source, job.source)
-        parts: list[Any] = []
-        nbytes = 0
-        clock, frame_s = self.clock, self.limits.frame_s
-        began = clock()
-        ended = False
-        position = partition.at.position
-        here = Run(job.source, position, (), 1, None, epoch=partition.at.epoch)
-        self.current.run, self.current.index = here, 0
-        room_bytes = min(self.limits.frame_bytes, max(1, source.bytes_max - source.unsettled_bytes))
-        count = 0
-        while count < job.room:
-            here.position = position + count
-            try:
-                item = next(iterator)
-            except StopIteration:
-                ended = True
-                break
-            except Exception as error:
-                raise self._failed(error, here, 0) from error
-            if not count:
-                self.calls[bucket(clock() - began)] += 1
-            part = self._encode(self.codec.encode, item, here, 0)
-            alone = travels_alone(part, self.limits)
-            if alone and parts:
-                self._positions(source, job.source, parts, nbytes)
-                parts, nbytes = [], 0
-            parts.append(part)
-            nbytes += part.nbytes
-            count += 1
-            if alone or nbytes >= room_bytes or clock() - began >= frame_s:
-                break
-        self.busy_s += clock() - began
-        if parts:
-            self._positions(source, job.source, parts, nbytes)
-        if ended:
-            del self.sources[job.source]
-            self._made(source, *source.marked(job.source, Mark.EPOCH))
-        return
-        yield
-
-    def _begin(self, source: Source, number: int) -> Iterator[Any]:
-        """Begin an epoch of a partition where it was left: by its `start`, or by leaving out what was made."""
-        partition = source.partitions[number]
-        skip = partition.at.position - partition.at.epoch_start
-        here = Run(number, partition.at.epoch_start, (), 1, None, epoch=partition.at.epoch)
-        self.current.run, self.current.index = here, 0
-        share = self.stage.share(number)
-        left = None if share is None else max(0, share - skip)  # of this epoch, whichever life makes them
-        if self.stage.replay == "seek":
-            here.position = partition.at.position
-            return islice(self.target(start=skip), left)
-        iterator: Iterator[Any] = iter(self.target())
-        for k in range(skip):
-            here.position = partition.at.epoch_start + k
-            if next(iterator, iterator) is iterator:
-                raise StageError(
-                    f"source {self.stage.name!r} ended after {k} items of epoch {here.epoch} where it made {skip} "
-                    "before: a source that is replayed must make the same items again, or say replay = 'no'"
-                )
-        return islice(iterator, left)
-
-    def _positions(self, source: Source, number: int, parts: list[Any], nbytes: int) -> None:
-        """Give positions to items just made, and send them on their way."""
-        self._made(source, *source.made(number, parts, nbytes))
-        self.worker.counters.arrived += len(parts)
-        self.worker.counters.done += len(parts)
-
-    def _made(self, source: Source, run: Run, stretch: Any) -> None:
-        if run.mark(0) != Mark.FIN:
-            self.blame.note_reach(run.lane, run.position + run.n)  # before it leaves: this life may end in between
-        if run.marks is None or self.worker.outlet.marked:
-            self.worker.emit(run, stretch)
-        source.sent(stretch)
 
     # -- boundaries ---------------------------------------------------------------------------------
 
@@ -501,7 +335,7 @@ class Caller:
     def _send_rest(self, parent: Parent, made: Iterable[Made], name: str) -> None:
         """Send what a grouping stage makes of what was open."""
         assert self.grouping is not None
-        dropped, joiner = self.grouping.dropped, Joiner(self, parent)
+        dropped, joiner = self.grouping.dropped, Joiner(self.worker, parent)
         self._send(joiner, self._guarded_hook(made, name))
         joiner.flush()
         self.dropped = self.grouping.dropped - dropped
@@ -518,7 +352,7 @@ class Caller:
                     pass
             return
         items: Iterable[Any] = [] if made is None else made if hasattr(made, "__next__") else [made]
-        joiner = Joiner(self, parent)
+        joiner = Joiner(self.worker, parent)
         for item in self._guarded_hook(items, name):
             joiner.add((lane, self.hook_position), 0, epoch, 0, self._encode_made(item, name))
             self.hook_position += 1
@@ -566,19 +400,19 @@ class Caller:
         try:
             return iter(self.call(value))
         except Exception as error:
-            raise self._failed(error, run, k) from error
+            raise self.failed(error, run, k) from error
 
-    def _guarded(self, iterator: Iterator[Any], run: Run, k: int) -> Iterator[Any]:
+    def guarded(self, iterator: Iterator[Any], run: Run, k: int) -> Iterator[Any]:
         try:
             yield from iterator
         except Exception as error:
-            raise self._failed(error, run, k) from error
+            raise self.failed(error, run, k) from error
 
-    def _encode(self, encode: Callable[[Any], Any], value: Any, run: Run, k: int) -> Any:
+    def encoded(self, encode: Callable[[Any], Any], value: Any, run: Run, k: int) -> Any:
         try:
             return self._addressed(encode, value) if self.switches or type(value) is Output else encode(value)
         except ZpipeError as error:
-            raise self._failed(error, run, k) from error
+            raise self.failed(error, run, k) from error
 
     def _addressed(self, encode: Callable[[Any], Any], value: Any) -> Any:
         """Encode what goes to a named output, or to none at a stage that has some."""
@@ -592,7 +426,7 @@ class Caller:
         part.output = name
         return part
 
-    def _failed(self, error: Exception, run: Run, k: int, block: int = 1) -> StageError:
+    def failed(self, error: Exception, run: Run, k: int, block: int = 1) -> StageError:
         where = f"stage {self.stage.name!r} at {run.text(self.current.lane_names, k)}"
         where += f" and {block - 1} more items" if block > 1 else ""
         what = "" if isinstance(error, ZpipeError) else f" raised {type(error).__name__}"
@@ -619,11 +453,6 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def travels_alone(part: Any, limits: Limits) -> bool:
-    """Tell whether an item makes a frame of its own: it has raw buffers, or fills the frame."""
-    return bool(part.buffers) or part.nbytes >= limits.frame_bytes
-
-
 def thaw(value: Any) -> Any:
     """Return a state that shares no array with `value`, and whose arrays may be written to."""
     if isinstance(value, dict):
@@ -632,54 +461,3 @@ def thaw(value: Any) -> Any:
         copies = [thaw(x) for x in value]
         return copies if isinstance(value, list) else tuple(copies)
     return value.copy() if hasattr(value, "__array_interface__") else value
-
-
-class Joiner:
-    """Joins outputs whose paths follow each other into runs, within the bounds of a frame."""
-
-    def __init__(self, caller: Caller, parent: Parent) -> None:
-        self.worker = caller.worker
-        self.limits = caller.limits
-        self.marked = self.worker.outlet.marked
-        self.parent = parent
-        self.first: Path = ()
-        self.last: Path = ()
-        self.alone = False  # what was added last travels alone
-        self.name: tuple[int, int] = (0, 0)  # digest, epoch
-        self.parts: list[Any] = []
-        self.kinds = bytearray()
-        self.nbytes = 0
-
-    @property
-    def full(self) -> bool:
-        return len(self.parts) >= self.limits.frame_items or self.nbytes >= self.limits.frame_bytes
-
-    def add(self, path: Path, digest: int, epoch: int, mark: int, part: Any) -> None:
-        """Append an output; what does not follow the last one begins a run of its own."""
-        if mark and not self.marked:
-            return
-        alone = part is not None and travels_alone(part, self.limits)
-        if self.parts and (alone or self.alone or self.full or self.name != (digest, epoch) or not self._follows(path)):
-            self.flush()
-        if not self.parts:
-            self.first, self.name = path, (digest, epoch)
-        self.last, self.alone = path, alone
-        self.parts.append(part)
-        self.kinds.append(mark)
-        self.nbytes += 0 if part is None else part.nbytes
-
-    def _follows(self, path: Path) -> bool:
-        last = self.last
-        return path[:-1] == last[:-1] and path[-1] == last[-1] + 1
-
-    def flush(self) -> None:
-        """Send what has been joined."""
-        if self.parts:
-            lane, position, *elements = self.first
-            kinds = bytes(self.kinds)
-            run = Run(
-                lane, position, tuple(elements), len(self.parts), self.parts, epoch=self.name[1],
-                digest=self.name[0], marks=kinds if any(kinds) else None,
-            )  # fmt: skip
-            self.worker.emit(run, self.parent)
-            self.parts, self.kinds, self.nbytes = [], bytearray(), 0

@@ -39,7 +39,7 @@ def draw(pipeline: Pipeline, live: Mapping[str, Live] | None = None) -> str:
     for spec in pipeline.stages:
         arriving = [i for i, to in enumerate(columns) if to == spec.name]
         if len(arriving) > 1:
-            note = f"{'joins' if spec.joins else 'merges'} {_and(_reads(spec))}"
+            note = f"{'joins' if spec.joins else 'merges'} {_and(_reads(spec))}{_on(spec)}"
             rows.append((_bridge(columns, arriving, "┴╯"), (note,)))
         elif rows and len(rows[-1][1]) != 1:
             rows.append((_bridge(columns), (_reads(spec)[0],) if spec.latest else ()))
@@ -105,6 +105,12 @@ def summary(pipeline: Pipeline) -> str:
 
 def _reads(spec: StageSpec) -> list[str]:
     return [f"the latest of {read}" if read in spec.latest else read for read in spec.inputs]
+
+
+def _on(spec: StageSpec) -> str:
+    """Say on what a stage joins, nothing of arms that part at a fork."""
+    kind, _, name = spec.options.on.partition(":")
+    return {"position": " on the position", "field": f" on {name}"}.get(kind, "") if spec.joins else ""
 
 
 def _sends(pipeline: Pipeline, spec: StageSpec) -> str:

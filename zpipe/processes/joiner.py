@@ -1,0 +1,82 @@
+"""Makes runs of encoded outputs: which of them travel in one frame, and under which paths."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from zpipe.core.limits import Limits
+from zpipe.core.outlet import Parent
+from zpipe.core.worker import Worker
+from zpipe.values.paths import Path, Run
+
+
+def travels_alone(part: Any, limits: Limits) -> bool:
+    """Tell whether an item makes a frame of its own: it has raw buffers, or fills the frame."""
+    return bool(part.buffers) or part.nbytes >= limits.frame_bytes
+
+
+def send(worker: Worker, run: Run, a: int, parts: list[Any], kinds: bytes, parent: Parent) -> None:
+    """Send parts that stand at the items of a run from `a` on, within the bounds of a frame."""
+    limits = worker.limits
+    ends, nbytes = [0], 0
+    for k, part in enumerate(parts):
+        alone = part is not None and travels_alone(part, limits)
+        if ends[-1] < k and (alone or nbytes >= limits.frame_bytes):
+            ends.append(k)
+            nbytes = 0
+        nbytes += 0 if part is None else limits.frame_bytes if alone else part.nbytes
+    for start, end in pairwise([*ends, len(parts)]):
+        marks = kinds[start:end]
+        worker.emit(run.like(a + start, parts[start:end], marks if any(marks) else None), parent)
+
+
+class Joiner:
+    """Joins outputs whose paths follow each other into runs, within the bounds of a frame."""
+
+    def __init__(self, worker: Worker, parent: Parent) -> None:
+        self.worker = worker
+        self.limits = worker.limits
+        self.marked = self.worker.outlet.marked
+        self.parent = parent
+        self.first: Path = ()
+        self.last: Path = ()
+        self.alone = False  # what was added last travels alone
+        self.name: tuple[int, int] = (0, 0)  # digest, epoch
+        self.parts: list[Any] = []
+        self.kinds = bytearray()
+        self.nbytes = 0
+
+    @property
+    def full(self) -> bool:
+        return len(self.parts) >= self.limits.frame_items or self.nbytes >= self.limits.frame_bytes
+
+    def add(self, path: Path, digest: int, epoch: int, mark: int, part: Any) -> None:
+        """Append an output; what does not follow the last one begins a run of its own."""
+        if mark and not self.marked:
+            return
+        alone = part is not None and travels_alone(part, self.limits)
+        if self.parts and (alone or self.alone or self.full or self.name != (digest, epoch) or not self._follows(path)):
+            self.flush()
+        if not self.parts:
+            self.first, self.name = path, (digest, epoch)
+        self.last, self.alone = path, alone
+        self.parts.append(part)
+        self.kinds.append(mark)
+        self.nbytes += 0 if part is None else part.nbytes
+
+    def _follows(self, path: Path) -> bool:
+        last = self.last
+        return path[:-1] == last[:-1] and path[-1] == last[-1] + 1
+
+    def flush(self) -> None:
+        """Send what has been joined."""
+        if self.parts:
+            lane, position, *elements = self.first
+            kinds = bytes(self.kinds)
+            run = Run(
+                lane, position, tuple(elements), len(self.parts), self.parts, epoch=self.name[1],
+                digest=self.name[0], marks=kinds if any(kinds) else None,
+            )  # fmt: skip
+            self.worker.emit(run, self.parent)
+            self.parts, self.kinds, self.nbytes = [], bytearray(), 0
