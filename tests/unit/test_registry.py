@@ -1199,6 +1199,15 @@ def scaling(bench: Bench) -> Bench:
     return bench
 
 
+def test_who_joins_before_the_workers_of_the_run_are_there_takes_no_place_of_theirs(scaling: Bench) -> None:
+    assert scaling.join("clean", 11)["worker"] == "clean-4"
+    refused(scaling.hello("batch", 12), 409, "has a memory and takes one worker, which the run starts itself")
+    refused(scaling.hello("crops", 13), 409, "it takes 2")
+    for inc, (stage, slot) in enumerate([("clean", 0), ("clean", 2), ("batch", 0), ("crops", 1)], 20):
+        assert scaling.join(stage, inc, slot=slot)["worker"] == f"{stage}-{slot + 1}"
+    refused(scaling.hello("crops", 14), 409, "it takes 2")
+
+
 def wanted(bench: Bench) -> dict[str, int]:
     return {row["name"]: row["wanted"] for row in bench.table()["stages"] if row["wanted"] is not None}
 

@@ -81,7 +81,7 @@ class Member:
 class Members:
     """All living workers of a run."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, starts_workers: bool = False) -> None:
         self._stages = {stage.number: stage for stage in plan.stages}
         self._by_name = {stage.name: stage for stage in plan.stages}
         self._beside: dict[int, tuple[int, ...]] = {
@@ -101,7 +101,9 @@ class Members:
         self.sums: dict[int, dict[str, int | float]] = {stage.number: {} for stage in plan.stages}
         self.calls = {stage.number: Histogram() for stage in plan.stages}  # of the gone
         self.edges = {edge.number: EdgeNews() for edge in plan.edges}  # by number, what the gone have told
-        self.kept: set[tuple[int, int]] = set()  # (stage, slot) of the dead, for their next lives
+        # (stage, slot) of the dead, for their next lives, and of those that the launcher is about to start.
+        self.kept = {(stage.number, k) for stage in plan.stages for k in range(planned(stage)) if starts_workers}
+        self._starts_workers = starts_workers
         self.draining: set[tuple[int, int]] = set()  # (stage, slot) whose worker is to finish and leave
         self.wanted: dict[int, int] = {}  # stage -> how many workers it should have, where that was said
         self.pinned: set[int] = set()  # stages of which a user has said it: they do not scale themselves any more
@@ -268,17 +270,19 @@ class Members:
         most = capacity(stage)
         taken = {member.slot: member for member in self.of(stage)}
         slots = [slot for slot in range(most or len(taken) + len(self.kept) + 1) if slot not in taken] or [len(taken)]
-        free = next((slot for slot in slots if (stage.number, slot) not in self.kept), slots[0])
+        free = next((slot for slot in slots if (stage.number, slot) not in self.kept), None)
         left = self._places.get(replaces, (-1, -1)) if replaces is not None else (-1, -1)
         if wanted is None and left[0] == stage.number and left[1] not in taken:
             wanted = left[1]
-        slot = free if wanted is None else wanted
-        if stage.memory and (taken or slot > 0):
+        is_kept = wanted is None and free is None and self._starts_workers  # for one that the run itself starts
+        slot = (slots[0] if free is None else free) if wanted is None else wanted
+        if stage.memory and (taken or slot > 0 or is_kept):
             there = "".join(f", {_where(member)}: end it first" for member in taken.values())
+            there = there or ", which the run starts itself" * is_kept
             raise Refused(409, f"stage {stage.name!r} has a memory and takes one worker{there}")
         if slot in taken:
             raise Refused(409, f"slot {slot} of stage {stage.name!r} is held by {_where(taken[slot])}")
-        if most is not None and slot >= most:
+        if most is not None and (slot >= most or is_kept):
             raise Refused(
                 409,
                 f"source {stage.name!r} has {stage.partitions} partitions and {stage.workers} workers, so it "

@@ -62,7 +62,7 @@ class Registry:
         self.plan = plan
         self.epoch = epoch
         self.limits = limits or RegistryLimits()
-        self.members = Members(plan)
+        self.members = Members(plan, starts_workers=starts_workers)
         self.members.fences.update(stored.fences)
         self.members.sums.update(stored.sums)
         self.members.draining.update(stored.draining)

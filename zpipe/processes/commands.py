@@ -38,12 +38,14 @@ def worker(stage: StagePlan, number: int, address: str, folder: RunFolder) -> Pr
     return Program(name, argv, worker_environment(stage.name, stage.env), folder.log(name), folder.blame_file(name))
 
 
-def worker_argv(stage: str, address: str, blame: Path, *, slot: int | None = None) -> tuple[str, ...]:
+def worker_argv(
+    stage: str, address: str, blame: Path, *, slot: int | None = None, any_code: bool = False
+) -> tuple[str, ...]:
     """Return a worker's command line, which names its stage; without a slot the registry gives it one."""
     slot_argv = () if slot is None else ("--slot", str(slot))
     return (
         sys.executable, "-m", "zpipe.processes.worker", stage, "--registry", address, *slot_argv,
-        "--blame", str(blame), "--parent", str(os.getpid()),
+        "--blame", str(blame), "--parent", str(os.getpid()), *(("--any-code",) if any_code else ()),
     )  # fmt: skip
 
 

@@ -26,10 +26,13 @@ EXIT_INTERRUPTED = 130
 class Parent:
     """Workers of one stage that join a run; `run` returns the exit code."""
 
-    def __init__(self, stage: str, address: str, workers: int, *, on_event: OnEvent) -> None:
+    def __init__(
+        self, stage: str, address: str, workers: int, *, on_event: OnEvent, any_code: bool = False
+    ) -> None:  # fmt: skip
         self.stage = stage
         self.address = address
         self.workers = workers
+        self.any_code = any_code
         self._event = on_event
         self._supervisor = Supervisor()
         self._interrupts = Interrupts()
@@ -49,7 +52,7 @@ class Parent:
             self._crew = Crew(self._supervisor, self._registry, self._tally, {}, self._event)
             for number in range(self.workers):
                 noted = blame / str(number)
-                argv = commands.worker_argv(self.stage, self.address, noted)
+                argv = commands.worker_argv(self.stage, self.address, noted, any_code=self.any_code)
                 env = commands.worker_environment(self.stage, {})
                 self._supervisor.add(Program(f"{self.stage}#{number}", argv, env, blame=noted))
             while not self._interrupts.taken() and not self._are_gone():

@@ -66,8 +66,11 @@ class Watch:
         if call and call["age_s"] > LONG_CALL_S and self._first(worker, call["path"]):
             line = f"{worker} has been running {call['path']} for {call['age_s']:.0f} s"
             yield happened("warning", line, stage=row["stage"], worker=worker)
+        where = self._folder.log(worker) if worker in self._own else "its output"
+        if row["counters"].get("other_code") and self._first(worker, "code"):
+            line = f"{worker} runs other code than the run began with: {where} says which"
+            yield happened("warning", line, stage=row["stage"], worker=worker)
         if row["counters"].get("unreached") and self._first(worker, ""):
-            where = self._folder.log(worker) if worker in self._own else "its output"
             line = f"{worker} cannot reach a worker beside it: {where} says which, and why"
             yield happened("warning", line, stage=row["stage"], worker=worker)
 

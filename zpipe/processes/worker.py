@@ -38,7 +38,8 @@ from zpipe.processes.taps import Taps
 from zpipe.processes.targets import build, call_hook, user_traceback
 from zpipe.processes.trace import SAVE, START, Recorder, recorder
 from zpipe.values import context
-from zpipe.values.errors import RegistryError, SaveError, ZpipeError
+from zpipe.values.code import difference
+from zpipe.values.errors import RegistryError, SaveError, StageError, ZpipeError
 from zpipe.values.plan import Plan, StagePlan
 
 EXIT_DONE, EXIT_FAILED, EXIT_FENCED, EXIT_DRAINED = 0, 1, 75, 76
@@ -75,6 +76,7 @@ class WorkerProcess:
         self.receivers: dict[int, Peer] = {}
         self.senders: set[int] = set()
         self.desired = "run"
+        self.other_code = False  # than the run began with
         self.drained_s: float | None = None  # since when nothing is left to do for a worker that is to leave
         self.control = Control(
             options.registry,
@@ -113,6 +115,8 @@ class WorkerProcess:
             again = error.code == 410 or (error.code == 409 and self.options.slot is not None)
             return EXIT_FENCED if again else EXIT_FAILED
         except ZpipeError as error:
+            if self.state == "joining" and self.options.slot is None:
+                return self._stay_out(error)
             return self._fail(error)
         finally:
             self.control.stop()
@@ -135,6 +139,7 @@ class WorkerProcess:
         )  # fmt: skip
         context.enter(self.current)
         target = build(stage, Path(plan.folder))
+        self._compare(plan, stage)
         call_hook(stage, target, "warmup")
         marks = {
             int(lane): (Position(*at), int(lane) in welcome["complete"]) for lane, at in welcome["watermarks"].items()
@@ -166,6 +171,17 @@ class WorkerProcess:
         gc.set_threshold(*GC_THRESHOLD)  # nor at every seven hundredth object of items that come and go
         return target
 
+    def _compare(self, plan: Plan, stage: StagePlan) -> None:
+        """See that the code imported here is the run's.  Raises StageError where somebody joins with another."""
+        other = difference(plan.code)
+        if not other:
+            return
+        line = f"stage {stage.name!r}: {other} is not the code that the run began with"
+        if self.options.slot is None and self.options.replaces is None and not self.options.any_code:
+            raise StageError(f"{line}: use the same version of it, or join with --any-code")
+        print(f"zpipe: {line}", file=sys.stderr)
+        self.other_code = True
+
     def _save(self, saves: Saves, save: Any) -> None:
         if not saves.is_ours():
             raise SaveError(f"a later life of stage {saves.stage!r} has taken over")
@@ -186,9 +202,20 @@ class WorkerProcess:
         except RegistryError:
             pass  # it is gone: so is the run
 
-    def _fail(self, error: ZpipeError) -> int:
+    def _stay_out(self, error: ZpipeError) -> int:
+        """End a worker that somebody wanted to join and that cannot: the run goes on without it."""
+        self._print(error)
+        self._say_goodbye()
+        return EXIT_FAILED
+
+    def _print(self, error: ZpipeError) -> str:
+        """Print an error with what led to it, and return that."""
         detail = getattr(error, "detail", "") or (user_traceback(error.__cause__) if error.__cause__ else "")
         print(f"{detail}zpipe: {error}", file=sys.stderr)
+        return detail
+
+    def _fail(self, error: ZpipeError) -> int:
+        detail = self._print(error)
         message = {"t": "FAILED", "inc": self.inc, "worker": "", "error": str(error), "detail": detail}
         try:
             self.control.request(message, GOODBYE_S)
@@ -387,7 +414,7 @@ class WorkerProcess:
             "busy_s": caller.busy_s, "starved_s": self.starved_s, "blocked_s": self.blocked_s,
             "cpu_s": time.process_time() - self.cpu_began_s,
             "refused": (inlet.refused if inlet is not None else 0) + (self.links.refused if self.links else 0),
-            "unreached": len(self.links.unreached) if self.links else 0,
+            "other_code": int(self.other_code), "unreached": len(self.links.unreached) if self.links else 0,
             "rss": _rss(), "saves": int(isinstance(intake, Memory) and intake.saves),
         }  # fmt: skip
 
@@ -441,6 +468,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--blame", type=Path)
     parser.add_argument("--parent", type=int, default=0)
     parser.add_argument("--replaces", type=int)
+    parser.add_argument("--any-code", action="store_true")
     options = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group: the launcher decides
     die_with(options.parent)

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import Any
 
 from zpipe.values.callables import CallableInfo, form_of, resolve
+from zpipe.values.code import imported
 from zpipe.values.pipeline import Pipeline
 from zpipe.values.stage import JOIN, JOIN_ON, StageSpec
 
@@ -104,6 +105,7 @@ class Plan:
     edges: tuple[EdgePlan, ...]
     lane_names: dict[int, str]
     origins: dict[int, int]  # lane -> the lane that the source, or the hook, made it on
+    code: dict[str, str] = field(default_factory=dict)  # the user's modules behind it: name -> sha256 of its file
 
     @property
     def run_key(self) -> int:
@@ -130,7 +132,8 @@ class Plan:
         plain = ("args", "env", "variant")
         stages = tuple(StagePlan(**{k: v if k in plain else _tuples(v) for k, v in s.items()}) for s in data["stages"])
         edges = tuple(EdgePlan(**{k: _tuples(v) for k, v in edge.items()}) for edge in data["edges"])
-        return cls(data["name"], data["folder"], stages, edges, dict(data["lane_names"]), dict(data["origins"]))
+        lanes, origins = dict(data["lane_names"]), dict(data["origins"])
+        return cls(data["name"], data["folder"], stages, edges, lanes, origins, dict(data["code"]))
 
 
 def _tuples(value: Any) -> Any:
@@ -144,6 +147,7 @@ def plan(pipeline: Pipeline, limit: int | None = None) -> Plan:
     made = build(pipeline.name, str(pipeline.folder), specs, infos)
     return replace(
         made,
+        code=imported(),
         stages=tuple(
             replace(
                 stage,
