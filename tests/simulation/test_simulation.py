@@ -12,6 +12,7 @@ SUBTLE = {
     "ForgetsHookPosition",
     "ForgetsWhatWaits",
     "JoinsAcrossEpochs",
+    "LetsTheNewestGo",
     "SeesNoGap",
     "TakesWhateverComes",
     "AcksBeforeTheSave",
