@@ -57,7 +57,8 @@ def test_verbs_list_live_runs_of_one_name_so_that_they_can_be_told_apart(place: 
     found = down(place, first, first_address)
     assert found == [2 * k for k in range(len(found))]
     assert json.loads(place.run("ps", "--json").out)["name"] == "t"
-    wait_until(lambda: lines(second_folder / "out.jsonl"))
+    out = second_folder / "out.jsonl"
+    wait_until(lambda: out.exists() and lines(out))
     found = down(place, second, second_address)
     assert found == [2 * k for k in range(len(found))]
 
