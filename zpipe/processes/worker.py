@@ -173,7 +173,7 @@ class WorkerProcess:
 
     def _compare(self, plan: Plan, stage: StagePlan) -> None:
         """See that the code imported here is the run's.  Raises StageError where somebody joins with another."""
-        other = difference(plan.code)
+        other = difference(plan.code, Path(plan.folder))
         if not other:
             return
         line = f"stage {stage.name!r}: {other} is not the code that the run began with"

@@ -1,7 +1,7 @@
 """The user's own code that this process has imported, by the digests of its files: two processes can compare.
 
-Knows modules by their names and files.  Installed packages, Python's own library, zpipe and what is imported only
-later are not covered.
+Knows modules by their names, files that were imported by their paths by what these are below the pipeline's folder or
+the working directory.  Installed packages, Python's own library, zpipe and what is imported only later are not covered.
 """
 
 from __future__ import annotations
@@ -12,26 +12,28 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 
+from zpipe.values.callables import FILE_MODULE
+
 INSTALLED = ("site-packages", "dist-packages")
 SHOWN = 12  # digits of a digest in a message
 
 
-def imported() -> dict[str, str]:
-    """Return the sha256 of the file of each module, by its name."""
-    return {name: digest for name, _, digest in _modules()}
+def imported(folder: Path) -> dict[str, str]:
+    """Return the sha256 of the file of each module, by its name; `folder` is the pipeline's."""
+    return {name: digest for name, _, digest in _modules(folder)}
 
 
-def difference(code: Mapping[str, str]) -> str:
+def difference(code: Mapping[str, str], folder: Path) -> str:
     """Say which modules are not the ones of the same names in `code`, "" when all are; one that it has not is new."""
     found = [
         f"{path} (sha256 {digest[:SHOWN]}, there {code[name][:SHOWN]})"
-        for name, path, digest in _modules()
+        for name, path, digest in _modules(folder)
         if code.get(name, digest) != digest
     ]
     return ", ".join(found)
 
 
-def _modules() -> Iterator[tuple[str, Path, str]]:
+def _modules(folder: Path) -> Iterator[tuple[str, Path, str]]:
     library = Path(sysconfig.get_path("stdlib"))
     for name, module in sorted(sys.modules.items()):
         file = getattr(module, "__file__", None)
@@ -39,4 +41,11 @@ def _modules() -> Iterator[tuple[str, Path, str]]:
             continue
         path = Path(file)
         if path.is_file() and not path.is_relative_to(library) and not set(INSTALLED) & set(path.parts):
-            yield name, path, sha256(path.read_bytes()).hexdigest()
+            yield _name(name, path, folder), path, sha256(path.read_bytes()).hexdigest()
+
+
+def _name(module: str, path: Path, folder: Path) -> str:
+    if not module.startswith(FILE_MODULE):
+        return module
+    bases = (folder, Path.cwd())
+    return next((path.relative_to(base).as_posix() for base in bases if path.is_relative_to(base)), path.as_posix())

@@ -147,7 +147,7 @@ def plan(pipeline: Pipeline, limit: int | None = None) -> Plan:
     made = build(pipeline.name, str(pipeline.folder), specs, infos)
     return replace(
         made,
-        code=imported(),
+        code=imported(pipeline.folder),
         stages=tuple(
             replace(
                 stage,
