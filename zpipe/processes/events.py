@@ -5,11 +5,9 @@ Knows the kinds and what each carries; refuses to know who shows them.  `docs/ev
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
-import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from zpipe.values.errors import ConfigError
+from zpipe.processes.ownfile import open_own
 
 FILE = "events.jsonl"  # in the run folder
 
@@ -99,19 +97,7 @@ class EventLog:
 
     def open(self, path: str | os.PathLike[str]) -> None:
         """Begin a file, what it held is gone, and keep other runs from it.  Raises ConfigError."""
-        try:
-            self._files[Path(path)] = file = open(path, "w", encoding="utf-8", opener=_as_it_is)  # noqa: SIM115
-            if not _locked(file):
-                self._close(Path(path))
-                raise ConfigError(
-                    f"{path} is being written by another run: name another file, or end that one with zpipe down"
-                )
-            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                file.truncate(0)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write events to {path}: {error.strerror}: name a file in a folder that you can write to"
-            ) from error
+        self._files[Path(path)] = open_own(path, "events")
 
     def write(self, event: Event) -> list[str]:
         """Write an event to every file, and return a line for each that is given up."""
@@ -128,21 +114,6 @@ class EventLog:
     def _close(self, path: Path) -> None:
         with suppress(OSError):  # of what could not be written
             self._files.pop(path).close()
-
-
-def _as_it_is(path: str, flags: int) -> int:
-    return os.open(path, flags & ~os.O_TRUNC, 0o666)
-
-
-def _locked(file: IO[str]) -> bool:
-    """Lock a file for as long as it is open and tell whether nobody else has; where there are no locks, nobody has."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def tell(event: Event, log: EventLog, on_event: OnEvent) -> None:

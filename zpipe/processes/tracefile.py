@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from zpipe.core.members import planned, worker_name
 from zpipe.processes.events import Event
+from zpipe.processes.ownfile import open_own
 from zpipe.processes.runfolder import RunFolder
 from zpipe.processes.trace import CALL, GAP
 from zpipe.values.errors import ConfigError
@@ -41,13 +42,13 @@ class TraceFile:
         self._between = "\n"
         self._rows: dict[str, int] = {}
         self._counts: dict[str, tuple[int, ...]] = {}
+        self._file = open_own(path, "a trace")
         try:
-            self._file = open(path, "w", encoding="utf-8")  # noqa: SIM115
             self._file.write("[")
             self._file.flush()
         except OSError as error:
             self._give_up()
-            way_out = "name a file in a folder that you can write to"
+            way_out = "name a file on a disk with room"
             raise ConfigError(f"cannot write a trace to {path}: {error.strerror}: {way_out}") from error
 
     def __enter__(self) -> TraceFile:
