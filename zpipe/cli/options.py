@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import click
 
-from zpipe.transport.sockets import TRANSPORTS
+from zpipe.processes.launcher import ANY_PORT
+from zpipe.transport.sockets import TRANSPORTS, check_endpoint
 from zpipe.values.errors import ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -17,6 +18,15 @@ HERE = "pipeline.toml"
 
 _FOLDER = click.Path(path_type=Path)
 _FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class Launch(TypedDict):
+    """What `launching` adds, as the launcher takes it."""
+
+    events: Path | None
+    runs: Path
+    transport: str
+    metrics: str | None
 
 
 def pipeline(command: Command) -> Command:
@@ -40,26 +50,30 @@ def or_here(value: str | None) -> str:
     return HERE if value is None else value
 
 
-def run_folder(command: Command) -> Command:
-    """Give a command --runs and --transport."""
+def launching(command: Command) -> Command:
+    """Give a command that starts a run --events, --runs, --transport and --metrics."""
+    says = "Write what happens to this file too, one JSON object a line; see docs/events.md."
+    events = click.option("--events", type=_FILE, metavar="FILE", help=says)
     runs = click.option("--runs", type=_FOLDER, default="runs", show_default=True, help="Where run folders go.")
     help_text = "What items travel over; auto is ipc on one machine and tcp between them."
     transport = click.option(
         "--transport", type=click.Choice(TRANSPORTS), default="auto", show_default=True, help=help_text
     )
-    return runs(transport(command))
-
-
-def metrics(command: Command) -> Command:
-    """Give a command --metrics."""
     help_text = "Serve Prometheus /metrics and /readyz here, e.g. 127.0.0.1:9464; port 0 is any free one."
-    return click.option("--metrics", metavar="ADDR", help=help_text)(command)
+    metrics = click.option("--metrics", metavar="ADDR", help=help_text)
+    return events(runs(transport(metrics(command))))
 
 
-def events(command: Command) -> Command:
-    """Give a command --events."""
-    help_text = "Write what happens to this file too, one JSON object a line; see docs/events.md."
-    return click.option("--events", type=_FILE, metavar="FILE", help=help_text)(command)
+def bind(command: Command) -> Command:
+    """Give a command --bind."""
+
+    def checked(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+        check_endpoint(value)
+        return value
+
+    return click.option(
+        "--bind", default=ANY_PORT, show_default=True, metavar="ADDR", callback=checked, help="Where workers reach it."
+    )(command)
 
 
 def trace(command: Command) -> Command:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Unpack
 
 import click
 
@@ -25,9 +26,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option("--limit", type=_ITEMS, metavar="N", help="Make at most N items of each source per epoch.")
 @click.option("--until", metavar="STAGE", help="Leave out all stages but STAGE and those above it.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Choose what --chaos kills.")
-@options.events
-@options.run_folder
-@options.metrics
+@options.launching
 @options.trace
 @options.as_json
 def run(
@@ -39,12 +38,9 @@ def run(
     limit: int | None,
     until: str | None,
     seed: int | None,
-    events: Path | None,
-    runs: Path,
-    transport: str,
-    metrics: str | None,
     trace: Path | None,
     as_json: bool,
+    **launch: Unpack[options.Launch],
 ) -> int:
     """Run PIPELINE on this machine until it ends, and print its report.
 
@@ -56,16 +52,18 @@ def run(
     if inline:
         if chaos is not None:
             raise click.UsageError("--chaos kills worker processes and --inline has none: leave one out")
-        if metrics is not None:
+        if launch["metrics"] is not None:
             raise click.UsageError("--metrics tells what a registry knows and --inline has none: leave one out")
         from zpipe.processes import inline as in_thread
 
-        report = in_thread.run(pipeline, seed=seed, runs=runs, limit=limit, until=until, events=events, trace=trace)
+        report = in_thread.run(
+            pipeline, seed=seed, runs=launch["runs"], limit=limit, until=until, events=launch["events"], trace=trace
+        )
     else:
         with show.Live() as live:
             report = launcher.run(
-                pipeline, runs=runs, chaos=chaos, seed=seed, limit=limit, until=until, events=events,
-                transport=transport, metrics=metrics, trace=trace, progress=live.progress, on_event=live.event,
+                pipeline, chaos=chaos, seed=seed, limit=limit, until=until, trace=trace, progress=live.progress,
+                on_event=live.event, **launch,
             )  # fmt: skip
     return finish(report, as_json=as_json)
 
