@@ -198,6 +198,22 @@ def test_the_first_restart_is_at_once_and_the_fifth_death_is_the_last() -> None:
     assert [restarts.died(0) for _ in range(5)] == [0.0, 0.1, 0.2, 0.4, None]
 
 
+def test_a_service_is_never_given_up_and_waits_for_30_s_at_most() -> None:
+    restarts = Restarts(forever=True)
+    assert [restarts.died(0) for _ in range(12)] == [
+        0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0,
+    ]  # fmt: skip
+    assert {restarts.died(0) for _ in range(5000)} == {30.0}
+    assert restarts.deaths == 5012
+    assert [restarts.died(1), restarts.died(1)] == [0.0, 0.1]
+
+
+def test_what_a_supervisor_starts_for_ever_is_never_given_up() -> None:
+    with Supervisor(forever=True) as supervisor:
+        slot = supervisor.add(program("a-0", "raise SystemExit(7)"))
+        assert [slot.restarts.died(0) for _ in range(6)][-1] == 1.6
+
+
 def test_progress_starts_the_count_again() -> None:
     restarts = Restarts()
     assert [restarts.died(n) for n in (0, 0, 0, 0, 3, 3, 4)] == [0.0, 0.1, 0.2, 0.4, 0.0, 0.1, 0.0]

@@ -36,7 +36,10 @@ def only_run(how: str) -> LiveRun:
         return runs[0]
     if not runs:
         raise ConfigError(f"no run of yours is alive here: name one with {how}")
-    lines = [f"  {run.name}  started {_clock(run.started)}  --registry {run.address}  ({run.folder})" for run in runs]
+    lines = [
+        f"  {run.service or run.name}  started {_clock(run.started)}  --registry {run.address}  ({run.folder})"
+        for run in runs
+    ]
     raise ConfigError(f"{len(runs)} runs of yours are alive: choose one with --registry ADDR", *lines)
 
 

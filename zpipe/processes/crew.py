@@ -12,7 +12,15 @@ from zpipe.processes import deaths
 from zpipe.processes.chaos import REGISTRY
 from zpipe.processes.dialogue import Asked, Dialogue
 from zpipe.processes.events import OnEvent, happened
-from zpipe.processes.supervisor import EXIT_DONE, EXIT_DRAINED, EXIT_FAILED, Death, Slot, Supervisor
+from zpipe.processes.supervisor import (
+    EXIT_DONE,
+    EXIT_DRAINED,
+    EXIT_FAILED,
+    GIVE_UP_DEATHS,
+    Death,
+    Slot,
+    Supervisor,
+)
 from zpipe.processes.tally import Tally
 from zpipe.values.plan import StagePlan
 
@@ -114,6 +122,8 @@ class Crew:
             self.failed.append(name)
             self.fail(fatal or deaths.why_given_up(stage_name, death), now_s)
             return
+        if not by_chaos and death.slot.restarts.deaths >= GIVE_UP_DEATHS:
+            self._event(deaths.held_back(death, stage_name, delay_s))
         if self._registry.asking("DIED", worker=name):
             self._returning[name] = delay_s
         else:

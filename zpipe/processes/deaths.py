@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 from zpipe.processes.events import Event, happened
-from zpipe.processes.supervisor import GIVE_UP_DEATHS, Death, last_line
+from zpipe.processes.supervisor import Death, last_line
 from zpipe.values.plan import StagePlan
 
 
@@ -43,14 +43,27 @@ def why_fatal(stage: StagePlan, death: Death) -> str | None:
 
 def why_given_up(stage: str, death: Death) -> str:
     """Return the line of a slot that keeps dying."""
-    log = death.slot.program.log
-    said = f": its output is in {log}" if log and last_line(log) else ""
-    return (
-        f"stage {stage!r}: worker {death.slot.name} died {GIVE_UP_DEATHS} times in a row "
-        f"without settling an input, the last time {death.how}{during(death)}{said}"
-    )
+    return f"stage {stage!r}: worker {_keeps_dying(death)}{_output(death)}"
+
+
+def held_back(death: Death, stage: str, delay_s: float) -> Event:
+    """Return that a slot keeps dying and is not given up as an event."""
+    line = f"{_keeps_dying(death)}, and is started again in {delay_s:g} s{_output(death)}"
+    return happened("warning", line, stage=stage, worker=death.slot.name)
 
 
 def during(death: Death) -> str:
     """Say what was running, with a space in front; nothing when unknown."""
     return f" while running {death.running}" if death.running else ""
+
+
+def _keeps_dying(death: Death) -> str:
+    return (
+        f"{death.slot.name} died {death.slot.restarts.deaths} times in a row "
+        f"without settling an input, the last time {death.how}{during(death)}"
+    )
+
+
+def _output(death: Death) -> str:
+    log = death.slot.program.log
+    return f": its output is in {log}" if log and last_line(log) else ""

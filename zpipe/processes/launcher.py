@@ -53,7 +53,10 @@ Progress = Callable[[Mapping[str, Any]], None]  # takes the registry's table
 
 
 class Launcher:
-    """One run from start to end; `run` may be called once."""
+    """One run from start to end; `run` may be called once.
+
+    `service` is the name it has as a service: then what keeps dying is started again for ever.
+    """
 
     def __init__(
         self,
@@ -64,6 +67,7 @@ class Launcher:
         bind: str = ANY_PORT,
         with_workers: bool = True,
         worker: WorkerProgram = commands.worker,
+        service: str = "",
         chaos: Chaos | None = None,
         progress: Progress | None = None,
         on_event: OnEvent | None = None,
@@ -78,13 +82,14 @@ class Launcher:
         self.address = ""
         self._with_workers = with_workers
         self._worker_program = worker
+        self._service = service
         self._chaos = chaos
         self._progress = progress or (lambda table: None)
         self._on_event = on_event or log_event
         self._log = log or EventLog()
         self._opening = opening  # what is to be told first
         self._trace = trace
-        self._supervisor = Supervisor()
+        self._supervisor = Supervisor(forever=bool(service))
         self._interrupts = Interrupts()
         self._tally = Tally()
         self._stages: dict[str, StagePlan] = {}  # by worker
@@ -106,19 +111,20 @@ class Launcher:
         """
         started_s = time.monotonic()
         self._log.open(self.folder.path / FILE)
-        try:
-            report = self._run(started_s)
-        except ZpipeError as error:
-            self._event(ended(self.plan.name, FAILED, str(error), time.monotonic() - started_s))
-            raise
-        self._event(ended(report.name, report.state, report.error, report.seconds))
+        with ExitStack() as announced:  # until all is written that there is to say of the run
+            try:
+                report = self._run(started_s, announced)
+            except ZpipeError as error:
+                self._event(ended(self.plan.name, FAILED, str(error), time.monotonic() - started_s))
+                raise
+            self._event(ended(report.name, report.state, report.error, report.seconds))
         return report
 
     def pids(self) -> dict[str, int]:
         """Return the process ids of the registry and the workers that run now, by name."""
         return {slot.name: slot.pid for slot in self._supervisor.slots.values() if slot.pid}
 
-    def _run(self, started_s: float) -> Report:
+    def _run(self, started_s: float, announced: ExitStack) -> Report:
         with ExitStack() as stack:
             if self._trace is not None:
                 self._trace.begin(self.folder, self.plan)
@@ -130,8 +136,9 @@ class Launcher:
             self._start_registry(sockets_dir)
             self._registry = stack.enter_context(Dialogue(self.address))
             self._crew = Crew(self._supervisor, self._registry, self._tally, self._stages, self._event)
-            note = announce(LiveRun(self.plan.name, self.address, os.getpid(), str(self.folder.path), time.time()))
-            stack.callback(note.unlink, missing_ok=True)
+            name, folder = self.plan.name, str(self.folder.path)
+            note = announce(LiveRun(name, self.address, os.getpid(), folder, time.time(), self._service))
+            announced.callback(note.unlink, missing_ok=True)
             for event in (started(self.plan.name, self.address, self.folder.path), *self._opening):
                 self._event(event)
             if self._chaos:
@@ -290,6 +297,8 @@ class Launcher:
             self._error = f"the registry died {GIVE_UP_DEATHS} times in a row, at last {death.how}: {said}"
             self._end(FAILED, now_s, 0.0)
             return
+        if not by_chaos and death.slot.restarts.deaths >= GIVE_UP_DEATHS:
+            self._event(deaths.held_back(death, "", delay_s))
         self._supervisor.restart(death.slot, delay_s)
 
     def _tell_of_restarts(self) -> None:
@@ -378,23 +387,41 @@ def run(
     if chaos is not None and seed is None:
         seed = secrets.randbelow(2**32)
     wreaker = Chaos(chaos, seed) if chaos is not None and seed is not None else None
+
+    def prepared() -> tuple[Plan, RunFolder]:
+        return prepare(pipeline, runs=runs, sets=sets, seed=seed, transport=transport, limit=limit, until=until)
+
+    return launch(
+        prepared, events=events, metrics=metrics, trace=trace, progress=progress, transport=transport, bind=bind,
+        with_workers=with_workers, chaos=wreaker, on_event=on_event,
+    )  # fmt: skip
+
+
+def launch(
+    prepared: Callable[[], tuple[Plan, RunFolder]],
+    *,
+    events: str | os.PathLike[str] | None = None,
+    metrics: str | None = None,
+    trace: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Report:
+    """Run what is prepared once the addresses and files that `run` is told of are had; `options` are a Launcher's.
+
+    Raises RunError when the run failed.
+    """
     with ExitStack() as stack:
         server = stack.enter_context(_metrics_server(metrics)) if metrics is not None else None
         log = stack.enter_context(EventLog(events))
         tracing = stack.enter_context(TraceFile(trace)) if trace is not None else None
-        plan, folder = prepare(
-            pipeline, runs=runs, sets=sets, seed=seed, transport=transport, limit=limit, until=until
-        )  # fmt: skip
+        plan, folder = prepared()
         opening = []
         if server is not None:
-            seen = Metrics(plan.name, {stage.name: planned(stage) for stage in plan.stages})
+            seen = Metrics.of(plan)
             progress = _both(seen.see, progress)
             url = server.serve(seen)
             opening.append(happened("metrics", f"metrics: {url}", url=url))
-        report = Launcher(
-            plan, folder, transport=transport, bind=bind, with_workers=with_workers, chaos=wreaker,
-            progress=progress, on_event=on_event, log=log, opening=opening, trace=tracing,
-        ).run()  # fmt: skip
+        report = Launcher(plan, folder, progress=progress, log=log, opening=opening, trace=tracing, **options).run()
     if report.state == FAILED:
         raise RunError(report.error, report.detail)
     return report

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from zpipe.core.members import planned
 from zpipe.core.progress import COMPLETE, DONE, FAILED, FAILING, INTERRUPTED, RUNNING
+from zpipe.values.plan import Plan
 
 STALE_S = 5.0  # a table this old says nothing of the workers
 STATES = (RUNNING, COMPLETE, FAILING, DONE, INTERRUPTED, FAILED)
@@ -80,6 +82,11 @@ class Metrics:
         self._clock = clock
         self._began_s = clock()
         self._seen: _Seen | None = None
+
+    @classmethod
+    def of(cls, plan: Plan) -> Metrics:
+        """Return those of a run that is about to start."""
+        return cls(plan.name, {stage.name: planned(stage) for stage in plan.stages})
 
     def see(self, table: Mapping[str, Any]) -> None:
         """Take the registry's table in."""

@@ -21,6 +21,7 @@ from typing import Any
 
 from zpipe.values.errors import ConfigError
 
+LAUNCHER = "launcher"  # whose log is beside those of the workers when it has no terminal
 IPC_PATH_MAX = 107  # bytes, of which a socket's own name takes up to:
 IPC_NAME_MAX = 48
 
@@ -126,17 +127,23 @@ class LiveRun:
     pid: int
     folder: str
     started: float = 0.0
+    service: str = ""  # the name that it has as a service, "" unless it is one
 
 
 def announce(run: LiveRun) -> Path:
     """Note a live run where `live_runs` finds it; the caller removes the file at its end."""
-    folder = _live_folder()
+    path = private_folder("runs") / f"{run.pid}-{run.name}-{secrets.token_hex(4)}.json"
+    path.write_text(json.dumps({**asdict(run), "life": _life(run.pid)}), encoding="utf-8")
+    return path
+
+
+def private_folder(name: str) -> Path:
+    """Return a folder of this user, made if need be, for what lasts no longer than the system is up."""
+    folder = _live_folder().with_name(name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.parent.stat().st_uid != os.getuid():
         raise ConfigError(f"{folder.parent} belongs to another user: set XDG_RUNTIME_DIR to a directory of yours")
-    path = folder / f"{run.pid}-{run.name}-{secrets.token_hex(4)}.json"
-    path.write_text(json.dumps({**asdict(run), "life": _life(run.pid)}), encoding="utf-8")
-    return path
+    return folder
 
 
 def live_runs() -> list[LiveRun]:

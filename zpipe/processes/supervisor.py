@@ -20,7 +20,7 @@ from zpipe.values.errors import RunError
 
 GIVE_UP_DEATHS = 5
 BACKOFF_FIRST_S = 0.1
-BACKOFF_MAX_S = 2.0
+BACKOFF_MAX_S = 30.0
 TERM_GRACE_S = 2.0
 WITHOUT_PIDFD_S = 0.05  # how often to look where the system has no pidfd
 
@@ -39,10 +39,14 @@ class Program:
 
 
 class Restarts:
-    """How long to wait before the next life of one program, from its deaths and its progress."""
+    """How long to wait before the next life of one program, from its deaths and its progress.
 
-    def __init__(self) -> None:
-        self.deaths = 0
+    A program that keeps dying is given up, unless it is to be started again `forever`.
+    """
+
+    def __init__(self, *, forever: bool = False) -> None:
+        self.deaths = 0  # in a row, without progress
+        self._forever = forever
         self._progress = 0
 
     def died(self, progress: int) -> float | None:
@@ -50,9 +54,10 @@ class Restarts:
         if progress > self._progress:
             self.deaths, self._progress = 0, progress
         self.deaths += 1
-        if self.deaths >= GIVE_UP_DEATHS:
+        if self.deaths >= GIVE_UP_DEATHS and not self._forever:
             return None
-        return 0.0 if self.deaths == 1 else min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** (self.deaths - 2))
+        doublings = min(self.deaths - 2, 32)  # more are no number any more
+        return 0.0 if self.deaths == 1 else min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0**doublings)
 
 
 @dataclass
@@ -101,11 +106,15 @@ class Death:
 
 
 class Supervisor:
-    """Run programs as fresh processes, each leading a process group of its own, in one loop of one thread."""
+    """Run programs as fresh processes, each leading a process group of its own, in one loop of one thread.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    `forever`: a program that keeps dying is never to be given up.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, forever: bool = False) -> None:
         self.slots: dict[str, Slot] = {}
         self._clock = clock
+        self._forever = forever
 
     def __enter__(self) -> Supervisor:
         return self
@@ -115,7 +124,7 @@ class Supervisor:
 
     def add(self, program: Program) -> Slot:
         """Take a program in; the next `step` starts it."""
-        slot = self.slots[program.name] = Slot(program)
+        slot = self.slots[program.name] = Slot(program, Restarts(forever=self._forever))
         return slot
 
     def restart(self, slot: Slot, delay_s: float, extra: Sequence[str] = ()) -> None:
