@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.test_ending import flowing
 from tests.integration.test_runs import chain
-from tests.real import Place, lines, wait_until
+from tests.real import Bell, Place, lines, wait_until
 
 
 def workers(place: Place, stage: str) -> dict[str, str]:
@@ -84,6 +84,36 @@ def test_down_ends_a_run_as_ctrl_c_does(place: Place) -> None:
     found = lines(done.folder / "out.jsonl")
     assert found == [2 * k for k in range(len(found))] and len(found) >= 20
     assert json.loads((done.folder / "report.json").read_text())["state"] == "interrupted"
+
+
+def test_down_waits_for_the_end_of_a_run(place: Place) -> None:
+    flowing(place)
+    assert place.run("down").code == 0
+    assert place.run("ps").code == 2
+    (folder,) = (place.folder / "runs").iterdir()
+    assert lines(folder / "events.jsonl")[-1]["kind"] == "ended"
+
+
+def test_down_waits_for_a_run_that_is_not_found_here(place: Place) -> None:
+    run = flowing(place)
+    address = run.says("registry tcp://").split()[2].rstrip(",")
+    assert place.run("down", "--registry", address, XDG_RUNTIME_DIR=str(place.folder)).code == 0
+    assert run.wait().code == 130
+
+
+def test_down_now_stops_what_cannot_be_finished(place: Place) -> None:
+    bell = Bell(place.folder / "bell")
+    stages = chain("slowly", "stuck", slowly='replay = "seek"', stuck='args = { bell = "bell" }')
+    run = place.start("run", place.pipeline(stages))
+    bell.wait()
+    waiting = place.start("down")
+    wait_until(lambda: waiting.printed(0))
+    assert not waiting.ends_within(0)
+    now = place.run("down", "--now")
+    assert (now.code, now.out) == (0, "the run stops\n")
+    assert [(done.code, done.faults[-1]) for done in (run.wait(), waiting.wait())] == [
+        (1, "stopped by zpipe down --now")
+    ] * 2
 
 
 def test_down_ends_a_registry_with_its_workers(place: Place) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import time
+from pathlib import Path
+
 import click
 
 from zpipe.cli import options
 from zpipe.cli.ps import TIMEOUT_S, only_run
+from zpipe.core.progress import FAILED, OVER
 from zpipe.processes.client import Client
+from zpipe.processes.runfolder import live_runs
+from zpipe.values.errors import RegistryError, RunError
 
 HELP = "Whom to tell; else ZPIPE_REGISTRY, else your only live run."
+OTHERWISE = "--registry ADDR or ZPIPE_REGISTRY"
+LOOK_S = 0.1
 
 
 @click.command(epilog="Example: zpipe drain clean-2")
@@ -46,12 +55,37 @@ def _stage_and_number(text: str) -> tuple[str, str]:
 
 @click.command(epilog="Example: zpipe down --registry tcp://127.0.0.1:5570")
 @options.registry(required=False, help_text=HELP)
-def down(address: str | None) -> None:
-    """End a run as the first Ctrl-C does: its sources stop, and what is under way is finished."""
-    _tell({"t": "STOP"}, address)
-    click.echo("the run ends when what is under way is finished")
+@click.option("--now", is_flag=True, help="Stop it without finishing what is under way.")
+def down(address: str | None, now: bool) -> None:
+    """End a run or a service as the first Ctrl-C does, and wait for its end.
+
+    Its sources stop, and what is under way is finished.  Ctrl-C here ends the waiting only.
+    """
+    address = address or only_run(OTHERWISE).address
+    mine = [run for run in live_runs() if run.address == address]
+    with Client(address) as client:
+        if now:
+            client.request({"t": "FAIL", "why": "stopped by zpipe down --now"}, TIMEOUT_S)
+            click.echo("the run stops")
+        else:
+            client.request({"t": "STOP"}, TIMEOUT_S)
+            click.echo("the run ends when what is under way is finished")
+        while set(mine) & set(live_runs()) if mine else _answers(client):
+            time.sleep(LOOK_S)  # nothing tells that it is over
+    for report in (Path(run.folder) / "report.json" for run in mine):
+        said = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+        if said.get("state") == FAILED and not now:
+            raise RunError(said["error"], said["detail"])
+
+
+def _answers(client: Client) -> bool:
+    """Tell whether a run that is none of this user's here is still under way."""
+    try:
+        return client.request({"t": "PS"}, TIMEOUT_S)["state"] not in OVER
+    except RegistryError:
+        return False
 
 
 def _tell(message: dict[str, str | int], address: str | None) -> None:
-    with Client(address or only_run("--registry ADDR or ZPIPE_REGISTRY").address) as client:
+    with Client(address or only_run(OTHERWISE).address) as client:
         client.request(message, TIMEOUT_S)
