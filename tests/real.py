@@ -147,12 +147,16 @@ class Place:
         return found
 
     def left(self, deadline_s: float = 10.0) -> list[str]:
-        """Wait for every process to end; return those that have not, and the files of sockets and memory."""
+        """Wait for every process to end; return those that have not, and the files of sockets and memory.
+
+        Notes of live runs and locks may stay: the next that looks for them finds nobody behind them.
+        """
         end_s = time.monotonic() + deadline_s
         while (living := self.processes()) and (left_s := end_s - time.monotonic()) > 0:
             wait_for_ends(living, left_s)
         names = [" ".join(process.cmdline()) for process in living]
-        files = [str(path) for path in self.runtime.rglob("*") if not path.is_dir() and path.suffix != ".json"]
+        kept = (".json", ".lock")
+        files = [str(path) for path in self.runtime.rglob("*") if not path.is_dir() and path.suffix not in kept]
         return names + files + sorted(set(_shared_memory()) - self._shared)
 
 

@@ -93,5 +93,8 @@ def test_an_example_runs(flowers: Place, verb: str, line: str) -> None:
     else:
         done = command.wait()
         assert done.code == 0, done.err
+        if verb == "up":
+            assert [row["state"] for row in flowers.ps()["workers"]] == ["live"] * 6
+            assert flowers.run("down").code == 0
     if run is not None:
         assert end(run).code == 130

@@ -27,6 +27,7 @@ _LINES = click.IntRange(min=0)
 def logs(name: str | None, follows: bool, last: int | None, folder: Path | None, address: str | None) -> None:
     """Print what the workers of a run have written: of STAGE, of one WORKER, or of all and the registry.
 
+    A service's own log, what happens in it, is that of `launcher`.
     Workers that were started with `zpipe worker` write into the terminal where that was.
     """
     run_folder = folder or Path(_live_folder(address))

@@ -21,6 +21,7 @@ from zpipe.cli.tap import tap
 from zpipe.cli.test import test
 from zpipe.cli.top import top
 from zpipe.cli.try_ import try_
+from zpipe.cli.up import up
 from zpipe.cli.worker import worker
 from zpipe.processes.runfolder import zpipe_version
 from zpipe.values.errors import ConfigError, RunError, StageError, ZpipeError
@@ -37,7 +38,11 @@ def cli() -> None:
     """Run pipelines of worker processes over ZeroMQ."""
 
 
-for command in (new, run, check, graph, test, try_, registry, worker, scale, drain, down, ps, top, tap, logs, schema):
+COMMANDS = (
+    *(new, run, check, graph, test, try_, up, registry, worker, scale, drain, down),
+    *(ps, top, tap, logs, schema),
+)
+for command in COMMANDS:
     cli.add_command(command)
 
 

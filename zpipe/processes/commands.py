@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from zpipe.core.members import worker_name
@@ -29,6 +29,12 @@ def registry(
         return Program(REGISTRY, argv, _environment({}), folder.log(REGISTRY))
 
     return program
+
+
+def service(folder: RunFolder, lock: int, options: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the command line and environment of the process that a service is; it is handed on `lock`."""
+    argv = [sys.executable, "-m", "zpipe.processes.service", "--run-folder", str(folder.path), "--lock", str(lock)]
+    return [*argv, *options], _environment({})
 
 
 def worker(stage: StagePlan, number: int, address: str, folder: RunFolder) -> Program:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zpipe.core.members import planned, worker_name
 from zpipe.processes.chaos import REGISTRY
-from zpipe.processes.runfolder import RunFolder
+from zpipe.processes.runfolder import LAUNCHER, RunFolder
 from zpipe.values.errors import ConfigError
 from zpipe.values.faults import did_you_mean
 from zpipe.values.plan import Plan
@@ -30,7 +30,8 @@ def logs_of(folder: RunFolder, name: str | None) -> dict[str, Path]:
         plan = Plan.from_dict(json.loads((folder.path / "plan.json").read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder.path} is no run folder: it has no plan.json that can be read") from error
-    names = {REGISTRY: {REGISTRY}}  # of each worker, what it answers to
+    there = [LAUNCHER] if folder.log(LAUNCHER).exists() else []
+    names = {name: {name} for name in (*there, REGISTRY)}  # of each worker, what it answers to
     for stage in plan.stages:
         for slot in itertools.count():
             worker = worker_name(stage, slot)
