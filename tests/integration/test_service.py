@@ -34,6 +34,13 @@ def patient(x):
         os._exit(7)
     return 2 * x
 
+class Dies:
+    def __init__(self):
+        os._exit(7)
+
+    def __call__(self, x):
+        return x
+
 class Slow:
     def warmup(self):
         signal.pause()
@@ -94,11 +101,16 @@ def test_a_service_goes_on_in_the_background_until_it_is_told_to_end(place: Plac
 
 
 def test_a_worker_that_keeps_dying_is_started_again_for_ever(place: Place, bell: Bell) -> None:
-    folder = folder_of(place.run("up", place.pipeline(FLOWING.replace("stages:double", "more:patient"))))
+    up = place.run("up", place.pipeline(FLOWING.replace("stages:double", "more:patient")))
+    folder = folder_of(up)
+    joined = place.start("worker", "double", "--registry", address_of(up))
+    joined.says("double#0 died 6 times in a row without settling an input, the last time exited 7")
     wait_until(lambda: any("died 6 times in a row" in event["text"] for event in of_kind(folder, "warning")))
     (place.folder / "enough").touch()
+    wait_until(lambda: list(workers(place, "double").values()) == ["live", "live"])
     bell.wait(10)
     assert place.run("down").code == 0
+    assert joined.wait().code == 0
     ended_well(folder)
     died = of_kind(folder, "died")
     assert [(event["worker"], event["data"]["status"], event["data"]["again"]) for event in died] == [
@@ -108,6 +120,17 @@ def test_a_worker_that_keeps_dying_is_started_again_for_ever(place: Place, bell:
     assert len(warnings) == len(died) - 4
     assert warnings[0].startswith("double-1 died 5 times in a row without settling an input, the last time exited 7")
     assert warnings[1].endswith(", and is started again in 1.6 s")
+
+
+def test_workers_that_have_joined_leave_when_registry_and_launcher_are_killed(place: Place, bell: Bell) -> None:
+    stages = chain("as_told", "Dies", as_told='replay = "seek"').replace("stages:Dies", "more:Dies")
+    up = place.run("up", place.pipeline(stages), "--transport", "tcp")
+    joined = place.start("worker", "dies", "--registry", address_of(up))
+    joined.says("dies#0 exited 7")
+    for process in (process_of(place, SERVICE), process_of(place, "zpipe.processes.registry")):
+        process.kill()
+    assert joined.wait().code == 1
+    assert "no registry answers" in joined.wait().err
 
 
 def killed_by_its_stage(place: Place, *argv: str) -> Done:

@@ -14,6 +14,7 @@ from zpipe.processes.crew import Crew
 from zpipe.processes.dialogue import Dialogue
 from zpipe.processes.events import OnEvent
 from zpipe.processes.interrupts import Interrupts
+from zpipe.processes.runfolder import live_runs
 from zpipe.processes.supervisor import EXIT_DONE, EXIT_FAILED, Program, Supervisor
 from zpipe.processes.tally import Tally
 
@@ -24,7 +25,10 @@ EXIT_INTERRUPTED = 130
 
 
 class Parent:
-    """Workers of one stage that join a run; `run` returns the exit code."""
+    """Workers of one stage that join a run; `run` returns the exit code.
+
+    Those that keep dying are given up, and the run with them, but not those of a service of this user.
+    """
 
     def __init__(
         self, stage: str, address: str, workers: int, *, on_event: OnEvent, any_code: bool = False
@@ -34,15 +38,17 @@ class Parent:
         self.workers = workers
         self.any_code = any_code
         self._event = on_event
-        self._supervisor = Supervisor()
+        self._supervisor = Supervisor(forever=any(run.address == address and run.service for run in live_runs()))
         self._interrupts = Interrupts()
         self._tally = Tally()
+        self._heard_s = 0.0
         self._next_look_s = 0.0
 
     def run(self) -> int:
         """Keep the workers running until each has left.  Raises RegistryError when no registry answers."""
         with Client(self.address) as client:  # one clear line here instead of one from each worker
             client.request({"t": "PS"}, REGISTRY_TIMEOUT_S)
+            self._heard_s = time.monotonic()
         with ExitStack() as stack:
             blame = Path(tempfile.mkdtemp(prefix="zpipe-blame-"))
             stack.callback(shutil.rmtree, blame, ignore_errors=True)
@@ -66,7 +72,9 @@ class Parent:
         return EXIT_FAILED if self._crew.failed else EXIT_DONE
 
     def _are_gone(self) -> bool:
-        return all(slot.ended for slot in self._supervisor.slots.values()) and not self._crew.is_waiting
+        """Tell whether none is left that may return: a registry that is silent then has gone, and lets none."""
+        is_silent = time.monotonic() - self._heard_s >= REGISTRY_TIMEOUT_S
+        return all(slot.ended for slot in self._supervisor.slots.values()) and (is_silent or not self._crew.is_waiting)
 
     def _turn(self) -> None:
         wait_s = max(0.0, self._next_look_s - time.monotonic())
@@ -82,6 +90,7 @@ class Parent:
 
     def _hear(self, now_s: float) -> None:
         for asked, reply in self._registry.turn(now_s):
+            self._heard_s = now_s
             self._crew.answered(asked)
             if reply.get("t") == "TABLE":
                 self._tally.see(reply)
