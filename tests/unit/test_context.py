@@ -124,3 +124,25 @@ def test_what_was_in_force_comes_back():
         with inside(inner):
             assert zp.item().position == 2
         assert zp.item().position == 1
+
+
+def test_in_a_call_for_a_block_each_item_is_named_and_draws_as_it_would_alone():
+    one, two = Run(1, 12, (), 3, None), Run(2, 0, (), 2, None)
+    made = current(run=one, index=1)
+    made.block = [(one, 1), (one, 2), (two, 0)]
+    with inside(made):
+        assert [zp.item(k).path for k in range(3)] == ["crops[1]:13", "crops[1]:14", "labels:0"]
+        drawn = [zp.rng(k).integers(1000, size=4).tolist() for k in range(3)]
+    assert drawn == [numbers(current(run=run, index=k)) for run, k in made.block]
+
+
+def test_in_a_call_for_a_block_it_must_be_said_which_item():
+    run = Run(2, 0, (), 2, None)
+    made = current(run=run)
+    made.block = [(run, 0), (run, 1)]
+    with inside(made):
+        for ask in (zp.item, zp.rng, lambda: zp.item(2), lambda: zp.rng(-1)):
+            with pytest.raises(zp.ConfigError, match="is given a block of 2: say which of them"):
+                ask()
+    with inside(current(run=run)), pytest.raises(zp.ConfigError, match="is given one item at a time: leave 1 out"):
+        zp.item(1)

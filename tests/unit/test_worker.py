@@ -557,3 +557,41 @@ def test_a_worker_that_is_to_leave_says_so_at_once() -> None:
     assert bench.acks() == []
     bench.worker.draining = True
     assert [ack.state for ack in bench.acks()] == [1]
+
+
+# -- blocks ---------------------------------------------------------------------------------------------
+
+
+def test_a_block_waits_to_fill_and_is_called_when_it_is_due() -> None:
+    bench = Bench(block=3, wait_s=0.5)
+    bench.reach()
+    bench.hear(run(0, 2), now_s=10.0)
+    assert bench.worker.take(3) is None
+    assert (bench.worker.due_s, bench.worker.is_idle, bench.worker.intake.idle) == (10.5, True, False)
+    bench.worker.dispatch(10.4)
+    assert bench.worker.take(3) is None
+    bench.worker.dispatch(10.5)
+    job = bench.worker.take(3)
+    assert job is not None and (job.n, bench.worker.due_s) == (2, None)
+
+
+def test_a_block_that_is_full_waits_for_nothing_and_holds_no_more() -> None:
+    bench = Bench(block=3, wait_s=0.5)
+    bench.reach()
+    bench.hear(run(0, 2), now_s=10.0)
+    assert bench.worker.take(3) is None
+    bench.hear(run(2, 2), now_s=10.1)
+    job = bench.worker.take(3)
+    assert job is not None and [(r.position, a, b) for r, a, b in job.stretches] == [(0, 0, 2), (2, 0, 1)]
+    bench.worker.done(job, busy_s=0.0, dropped=0)
+    assert bench.worker.take(3) is None  # what is left over waits anew
+    assert bench.worker.due_s == 10.6
+
+
+def test_a_worker_that_is_to_leave_waits_for_no_block() -> None:
+    bench = Bench(block=3, wait_s=0.5)
+    bench.reach()
+    bench.hear(run(0), now_s=10.0)
+    bench.worker.draining = True
+    job = bench.worker.take(3)
+    assert job is not None and job.n == 1

@@ -23,10 +23,9 @@ from zpipe.cli.top import top
 from zpipe.cli.try_ import try_
 from zpipe.cli.up import up
 from zpipe.cli.worker import worker
+from zpipe.processes.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from zpipe.processes.runfolder import zpipe_version
 from zpipe.values.errors import ConfigError, RunError, StageError, ZpipeError
-
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 @click.group(

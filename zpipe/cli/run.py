@@ -11,9 +11,8 @@ import click
 from zpipe.cli import options, show
 from zpipe.cli.load import load
 from zpipe.processes import launcher
+from zpipe.processes.exits import EXIT_DEAD_LETTERS, EXIT_INTERRUPTED
 from zpipe.processes.report import INTERRUPTED, Report
-
-EXIT_DEAD_LETTERS, EXIT_INTERRUPTED = 3, 130
 
 _ITEMS = click.IntRange(min=1)
 _SECONDS = click.FloatRange(min=0, min_open=True)

@@ -8,14 +8,13 @@ import click
 
 from zpipe.cli import options
 from zpipe.cli.load import load
+from zpipe.processes.exits import EXIT_FAILED
 from zpipe.processes.prepare import checked
 from zpipe.testing.bench import play
 from zpipe.testing.compare import same, simple
 from zpipe.values.errors import ConfigError, StageError
 from zpipe.values.pipeline import Pipeline
 from zpipe.values.testtables import title
-
-EXIT_FAILED = 1
 
 
 @click.command(epilog="Example: zpipe test pipeline.toml")

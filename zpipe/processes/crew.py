@@ -12,15 +12,8 @@ from zpipe.processes import deaths
 from zpipe.processes.chaos import REGISTRY
 from zpipe.processes.dialogue import Asked, Dialogue
 from zpipe.processes.events import OnEvent, happened
-from zpipe.processes.supervisor import (
-    EXIT_DONE,
-    EXIT_DRAINED,
-    EXIT_FAILED,
-    GIVE_UP_DEATHS,
-    Death,
-    Slot,
-    Supervisor,
-)
+from zpipe.processes.exits import EXIT_DONE, EXIT_DRAINED, EXIT_FAILED
+from zpipe.processes.supervisor import GIVE_UP_DEATHS, Death, Slot, Supervisor
 from zpipe.processes.tally import Tally
 from zpipe.values.plan import StagePlan
 

@@ -13,15 +13,15 @@ from zpipe.processes.client import Client
 from zpipe.processes.crew import Crew
 from zpipe.processes.dialogue import Dialogue
 from zpipe.processes.events import OnEvent
+from zpipe.processes.exits import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from zpipe.processes.interrupts import Interrupts
 from zpipe.processes.runfolder import live_runs
-from zpipe.processes.supervisor import EXIT_DONE, EXIT_FAILED, Program, Supervisor
+from zpipe.processes.supervisor import Program, Supervisor
 from zpipe.processes.tally import Tally
 
 LOOK_S = 1.0
 REGISTRY_TIMEOUT_S = 5.0
 LEAVE_S = 30.0  # for an interrupted worker to finish what it has
-EXIT_INTERRUPTED = 130
 
 
 class Parent:

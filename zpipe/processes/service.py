@@ -22,6 +22,7 @@ from pathlib import Path
 from zpipe.processes import commands, launcher
 from zpipe.processes.client import Client
 from zpipe.processes.events import FILE, Event, OnEvent
+from zpipe.processes.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from zpipe.processes.logs import Tail
 from zpipe.processes.metrics import Metrics
 from zpipe.processes.report import DONE, INTERRUPTED, Report
@@ -35,7 +36,6 @@ TABLE_S = 1.0  # for the registry to answer
 NAME_S = 30.0  # for another service of the name to be seen once it has started, or to be gone once it has ended
 STOP_AGAIN_S = 0.5  # between two signals: the first would drain, the second stops, the third kills
 STOP_S = 10.0  # until the process is killed itself
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,6 @@ BACKOFF_MAX_S = 30.0
 TERM_GRACE_S = 2.0
 WITHOUT_PIDFD_S = 0.05  # how often to look where the system has no pidfd
 
-EXIT_DONE, EXIT_FAILED, EXIT_FENCED, EXIT_DRAINED = 0, 1, 75, 76
-
 
 @dataclass(frozen=True)
 class Program:

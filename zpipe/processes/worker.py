@@ -30,6 +30,7 @@ from zpipe.processes.blame import Blame
 from zpipe.processes.caller import Caller
 from zpipe.processes.codec import WireCodec
 from zpipe.processes.control import Control
+from zpipe.processes.exits import EXIT_DONE, EXIT_DRAINED, EXIT_FAILED, EXIT_FENCED
 from zpipe.processes.links import Links, host_address
 from zpipe.processes.roles import role_of
 from zpipe.processes.runfolder import RunFolder
@@ -42,7 +43,6 @@ from zpipe.values.code import difference
 from zpipe.values.errors import RegistryError, SaveError, StageError, ZpipeError
 from zpipe.values.plan import Plan, StagePlan
 
-EXIT_DONE, EXIT_FAILED, EXIT_FENCED, EXIT_DRAINED = 0, 1, 75, 76
 WELCOME_S = 10.0  # for the registry's first answer
 GOODBYE_S = 2.0  # for its last
 LEAVE_S = 0.2  # from a drained worker's last ack to its end, for the ack to arrive

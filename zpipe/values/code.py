@@ -13,8 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from zpipe.values.callables import FILE_MODULE
+from zpipe.values.freshness import INSTALLED
 
-INSTALLED = ("site-packages", "dist-packages")
 SHOWN = 12  # digits of a digest in a message
 
 
