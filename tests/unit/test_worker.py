@@ -72,7 +72,7 @@ class Bench:
         """Let a run arrive on the first link from above, which opens for it."""
         if self.got == 0:
             self.open()
-            self.inlet.links[UP].limit = 100
+            self.inlet.links[UP].limit, self.inlet.links[UP].limit_bytes = 100, 10**6
         self.worker.received(now_s, Data(UP, ME, 1, 3, self.got + 1, each))
         self.got += each.n
 
@@ -586,6 +586,16 @@ def test_a_block_that_is_full_waits_for_nothing_and_holds_no_more() -> None:
     bench.worker.done(job, busy_s=0.0, dropped=0)
     assert bench.worker.take(3) is None  # what is left over waits anew
     assert bench.worker.due_s == 10.6
+
+
+def test_a_block_does_not_wait_for_what_has_no_credit_to_come() -> None:
+    for limit, limit_bytes in ((2, 10**6), (100, 29)):  # items, or bytes: each is 10
+        bench = Bench(block=3, wait_s=0.5)
+        bench.reach()
+        bench.hear(run(0, 2), now_s=10.0)
+        bench.inlet.links[UP].limit, bench.inlet.links[UP].limit_bytes = limit, limit_bytes
+        job = bench.worker.take(3)
+        assert job is not None and job.n == 2
 
 
 def test_a_worker_that_is_to_leave_waits_for_no_block() -> None:

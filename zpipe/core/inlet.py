@@ -222,6 +222,14 @@ class Inlet:
         link.limit_bytes = max(link.limit_bytes, link.consumed_bytes + budget)
 
     @property
+    def may_bring(self) -> bool:
+        """Tell whether a sender has credit left for one more item, of the size of those that came."""
+        return any(
+            link.got < link.limit and link.got_bytes * (link.got + 1) <= link.limit_bytes * link.got
+            for link in self.links.values()
+        )
+
+    @property
     def has_news(self) -> bool:
         """Tell whether an ack waits to be sent."""
         return any(link.dirty for link in self.links.values())

@@ -162,8 +162,9 @@ class Worker:
 
     def _waits_to_fill(self) -> bool:
         role = self.role
-        if role.wait_s and isinstance(self.intake, Ledger):
-            if not self.draining and 0 < self.intake.queued_items < role.block:
+        if role.wait_s and isinstance(self.intake, Ledger) and self.inlet is not None:
+            # Where nobody has credit left nothing comes: it returns with the call.
+            if not self.draining and 0 < self.intake.queued_items < role.block and self.inlet.may_bring:
                 self.due_s = self.now_s + role.wait_s if self.due_s is None else self.due_s
                 if self.now_s < self.due_s:
                     return True
