@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zpipe.core.inlet import Address, Inlet, InLink
@@ -12,14 +12,19 @@ from zpipe.core.ledger import Ledger, Record
 from zpipe.core.memory import Memory
 from zpipe.core.outlet import Link, Out, Outlet, Parent
 from zpipe.core.source import Position, Source
+from zpipe.core.suspects import Suspects
 from zpipe.core.work import Job
 from zpipe.core.worker import Worker
 from zpipe.joins import join, join_on
 from zpipe.processes.caller import Caller
 from zpipe.processes.joiner import Joiner
+from zpipe.processes.letters import Letter
+from zpipe.processes.trouble import GIVEN_UP
 from zpipe.stages import Made
+from zpipe.testing.ailing import Shelf
 from zpipe.testing.simulator import World
 from zpipe.values.paths import Mark, Run
+from zpipe.values.plan import StagePlan
 from zpipe.wire.frames import Ack
 
 
@@ -294,6 +299,86 @@ class SavesOverLaterLives(World):
         self.saves[node.stage.name] = {0: save}
 
 
+class ForgetsDeaths(Suspects):
+    """Every death of an item is its first."""
+
+    def blame(self, stage: StagePlan, items: list[tuple[str, int]], how: str) -> tuple[str, int] | None:
+        self.resolve(stage, [path for path, _ in items])
+        return super().blame(stage, items, how)
+
+
+class BlamesTheBlock(Suspects):
+    """Whoever ran together is counted against."""
+
+    def blame(self, stage: StagePlan, items: list[tuple[str, int]], how: str) -> tuple[str, int] | None:
+        return [super(BlamesTheBlock, self).blame(stage, [item], how) for item in items][-1] if items else None
+
+
+class BlamesWhatHasReturned(World):
+    """A worker that dies between calls is taken to have died in its last one."""
+
+    def kill(self, node: Any) -> None:
+        node.notes.die()
+        super().kill(node)
+
+
+class WritesLettersLater(World):
+    """A letter is written some time after its item was settled."""
+
+    class letters_type(Shelf):
+        def __init__(self) -> None:
+            super().__init__()
+            self.waiting: list[Letter] = []
+
+        def keep(self, letter: Letter) -> None:
+            self.waiting.append(letter)
+
+        def known(self, stage: str) -> Any:
+            for letter in self.waiting:
+                super().keep(letter)
+            self.waiting.clear()
+            return super().known(stage)
+
+    def kill(self, node: Any) -> None:
+        self.letters.waiting.clear()  # type: ignore[attr-defined]
+        super().kill(node)
+
+
+class EndsAtTheFailure(Caller):
+    """Nothing tells the stages below that what is split has been given up."""
+
+    def _split(self, job: Job) -> Any:
+        emit = self.worker.emit
+
+        def without(run: Run, parent: Any) -> None:
+            if run.marks is None or run.marks[0] != Mark.TOMB:
+                emit(run, parent)
+
+        self.worker.emit = without  # type: ignore[method-assign]
+        yield from super()._split(job)
+        self.worker.emit = emit  # type: ignore[method-assign]
+
+
+class RetriesForEver(Caller):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.trouble.stage = replace(self.stage, retries=10**9)
+
+
+class GivesUpTheBlock(Caller):
+    """Where a call for several items fails, none of them is called alone."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        trouble = self.trouble
+        trouble._alone = self._given_up  # type: ignore[method-assign]
+
+    def _given_up(self, spot: Any, call: Any) -> Any:
+        self.trouble._give_up(ValueError("its block failed"), *spot, 1)
+        return GIVEN_UP
+        yield
+
+
 @dataclass(frozen=True)
 class Bug:
     """One changed rule: `name` says what the broken machine does."""
@@ -312,6 +397,8 @@ def _bug(broken: type, rule: str) -> Bug:
     world: type[World]
     if issubclass(broken, World):
         world = broken
+    elif issubclass(broken, Suspects):
+        world = type("BuggyWorld", (World,), {"suspects_type": broken})
     elif issubclass(broken, Caller):
         world = type("BuggyWorld", (World,), {"caller_type": broken})
     elif issubclass(broken, Worker):
@@ -366,5 +453,12 @@ BUGS = tuple(
         (ForgetsHookPosition, "what a hook makes keeps its positions across lives"),
         (ResendsNothing, "a new life sends again the outputs in its save"),
         (SavesOverLaterLives, "a life that was overtaken hides no later save"),
+        (ForgetsDeaths, "an item is given up after so many deaths of its workers"),
+        (BlamesTheBlock, "only what ran alone is counted against"),
+        (BlamesWhatHasReturned, "only what was running is blamed for a death"),
+        (WritesLettersLater, "a dead letter is durable before its item is settled"),
+        (EndsAtTheFailure, "what a split gives up leaves a tombstone"),
+        (RetriesForEver, "an item is given up after so many tries"),
+        (GivesUpTheBlock, "where a call for several items fails, each is called alone"),
     )
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tests.simulation import scenarios as sc
 from tests.simulation.reference import expected
-from tests.simulation.stagecode import Database, plan_of, targets
+from tests.simulation.scenarios import Step
+from tests.simulation.stagecode import Database, ailment, children, plan_of, targets
 from zpipe.testing.faults import Faults
 from zpipe.testing.simulator import World
 from zpipe.values.errors import ZpipeError
@@ -20,7 +22,9 @@ TIME_LIMIT_S = 40.0  # simulated; the longest run that ends takes a third of it
 
 @dataclass(frozen=True)
 class Outcome:
-    """`verdict` is "ok" or what went wrong: lost, twice, hung, early end, order, over memory, crash."""
+    """`verdict` is "ok" or what went wrong: lost, twice, hung, early end, order, over memory, crash, and of dead
+    letters: blamed, spared.
+    """
 
     seed: int
     scenario: str
@@ -51,43 +55,110 @@ def play(
         targets(steps, plan, database),
         seed,
         limits=limits,
-        faults=Faults() if calm else faults,
+        faults=Faults() if calm else faults if _is_fickle(steps) else replace(faults, in_call=0.0),
         time_limit_s=TIME_LIMIT_S,
     )
     try:
         end = world.run()
     except (AssertionError, ZpipeError) as error:
         end = f"crash: {error!r}"
-    wanted = expected(steps, plan, world.ends)
+    given: dict[str, list[tuple[str, Any]]] = {}
+    surely_given: dict[str, list[tuple[str, Any]]] = {}
+    letters = world.letters.letters
+    needed = expected(steps, plan, world.ends, letters, surely_given)
+    wanted = expected(steps, plan, world.ends, _surely_dead(steps, plan, letters), given)
     if make is sc.gathered:
         verdict, detail = _judge_gathered(end, wanted["sink"], database, once=calm)
     else:
-        verdict, detail = _judge(end, wanted, database, plan)
+        verdict, detail = _judge(end, wanted, needed, database, plan, _halves(world, plan))
+    if verdict == "ok":
+        verdict, detail = _judge_dead(steps, plan, world, given, surely_given)
     if verdict == "ok" and world.peak_unconsumed > limits.window_max:
         verdict, detail = "over memory", f"{world.peak_unconsumed} unconsumed items on a link"
     committed = sum(len(rows) for rows in database.rows.values())
     return Outcome(seed, make.__name__, verdict, detail, world.deaths, committed, world.now_s)
 
 
-def _judge(end: str, wanted: dict[str, list[tuple[str, Any]]], database: Database, plan: Plan) -> tuple[str, str]:
+def _is_fickle(steps: list[Step]) -> bool:
+    """Tell whether it may be chance that an item is given up."""
+    return all(step.fickle for step in steps if step.ails)
+
+
+def _surely_dead(
+    steps: list[Step], plan: Plan, letters: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Return the letters of items that fail in every life: of others one life may make a letter, one an output."""
+    sure: dict[str, dict[str, Any]] = {}
+    for step in steps:
+        rows = letters.get(step.name, {})
+        sure[step.name] = {
+            path: letter
+            for path, letter in rows.items()
+            if ailment(step, letter.run.parts[0].value) in ("always", "kills")
+        }
+    return sure
+
+
+def _halves(world: World, plan: Plan) -> tuple[str, ...]:
+    """Return how the paths begin of what a split had made of an item before it was given up."""
+    split = (stage.name for stage in plan.stages if stage.splits)
+    return tuple(f"{path}." for name in split for path in world.letters.letters.get(name, ()))
+
+
+def _judge_dead(
+    steps: list[Step],
+    plan: Plan,
+    world: World,
+    given: dict[str, list[tuple[str, Any]]],
+    surely_given: dict[str, list[tuple[str, Any]]],
+) -> tuple[str, str]:
+    """Judge the dead letters: those, and only those, that have failed as often as their stage allows."""
+    for step in steps:
+        found = world.letters.letters.get(step.name, {})
+        strangers = found.keys() - {path for path, _ in given[step.name]}
+        if any(not path.startswith(_halves(world, plan)) for path in strangers):
+            return "twice", f"{step.name}: letters of {sorted(strangers)[:3]}"
+        sure = {path for path, _ in surely_given[step.name]}
+        for path, value in given[step.name] if step.ails else ():
+            ails = ailment(step, value) if step.kind != "split" or children(step, value) else ""
+            stage = plan.stage(step.name)
+            killed = world.deaths_of.get((step.name, path), 0) >= stage.deaths
+            halved = path.startswith(_halves(world, plan))
+            may = killed or (ails not in ("", "kills") and (ails == "always" or int(ails) >= stage.tries))
+            if path in found and not may:
+                return "blamed", f"{step.name}: {path} ({ails or 'healthy'}) is a dead letter"
+            if path in sure - found.keys() and ails in ("always", "kills") and not halved:
+                return "spared", f"{step.name}: {path} ({ails}) is none"
+    return "ok", ""
+
+
+def _judge(
+    end: str,
+    wanted: dict[str, list[tuple[str, Any]]],
+    needed: dict[str, list[tuple[str, Any]]],
+    database: Database,
+    plan: Plan,
+    halves: tuple[str, ...],
+) -> tuple[str, str]:
     if end.startswith("crash"):
         return "crash", end
     if database.conflicts:
         return "twice", f"{database.conflicts} paths came with two values"
     for sink, pairs in wanted.items():
-        rows = database.rows.get(sink, {})
+        rows = {path: row for path, row in database.rows.get(sink, {}).items() if not path.startswith(halves)}
+        order = [path for path in database.order[sink] if not path.startswith(halves)]
         extra = rows.keys() - {path for path, _ in pairs}
         if extra:
             return "twice", f"{sink}: not expected {sorted(extra)[:3]}"
-        needed = _last(pairs) if _is_below_latest(plan, sink) else [path for path, _ in pairs]
-        missing = [path for path in needed if path not in rows]
+        must = _last(pairs) if _is_below_latest(plan, sink) else [path for path, _ in needed[sink]]
+        missing = [path for path in must if path not in rows and not path.startswith(halves)]
         if missing:
             return ("hung" if end == "hung" else "early end"), f"{sink}: missing {len(missing)}, first {missing[0]}"
         wrong = [path for path, value in pairs if path in rows and repr(rows[path]) != repr(value)]
         if wrong:
             return "lost", f"{sink}: {wrong[0]} is {rows[wrong[0]]!r}"
-        if plan.stage(sink).memory and database.order[sink] != [path for path, _ in pairs]:
-            return "order", f"{sink}: {database.order[sink]} is not source order"
+        if plan.stage(sink).memory and order != [path for path, _ in pairs if path in rows]:
+            return "order", f"{sink}: {order} is not source order"
     if end == "hung":
         return "hung", "all committed, but no end"
     return "ok", ""

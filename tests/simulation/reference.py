@@ -6,7 +6,7 @@ numbering of the plan are shared with what is tested.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from tests.simulation.scenarios import Step
@@ -18,8 +18,17 @@ from zpipe.values.plan import Plan, StagePlan
 Entry = tuple[Path, int, int, Any]  # path, digest, epoch, value
 
 
-def expected(steps: list[Step], plan: Plan, ends: Mapping[int, int]) -> dict[str, list[tuple[str, Any]]]:
-    """Return, per sink, the (path, value) pairs in source order, when lanes of sources end where `ends` says."""
+def expected(
+    steps: list[Step],
+    plan: Plan,
+    ends: Mapping[int, int],
+    dead: Mapping[str, Container[str]],
+    given: dict[str, list[tuple[str, Any]]],
+) -> dict[str, list[tuple[str, Any]]]:
+    """Return, per sink, the (path, value) pairs in source order, when lanes of sources end where `ends` says.
+
+    `dead` are the paths of the items that stages have given up; to `given` goes what each stage was given.
+    """
     by_name = {step.name: step for step in steps}
     made: dict[int, list[Entry]] = {}
     sinks: dict[str, list[tuple[str, Any]]] = {}
@@ -50,8 +59,12 @@ def expected(steps: list[Step], plan: Plan, ends: Mapping[int, int]) -> dict[str
             read = [x for x in made[edge.from_] if above.kind != "route" or output_of(above, x[3]) in edge.outputs]
             inputs += [((lanes[p[0]] if lanes else p[0], *p[1:]), d, e, v) for p, d, e, v in read]
         inputs.sort(key=rank)
+        pairs = [(format_path(plan.lane_names[p[0]], p, d), v) for p, d, _, v in inputs]
+        given[stage.name] = pairs
+        lost = dead.get(stage.name, ())
+        inputs = [entry for entry, (path, _) in zip(inputs, pairs, strict=True) if path not in lost]
         if step.kind == "sink":
-            sinks[stage.name] = [(format_path(plan.lane_names[p[0]], p, d), v) for p, d, _, v in inputs]
+            sinks[stage.name] = [pair for pair in pairs if pair[0] not in lost]
         closed = max((epochs(plan.origins[lane]) for lane in stage.lanes), default=0)
         if step.kind == "join_on":
             outputs = _joined_on(step, stage, inputs, [rank(entry)[2] for entry in inputs])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from zpipe.core.limits import Limits
 from zpipe.testing.faults import Faults
@@ -37,6 +38,9 @@ class Step:
     block: int = 0  # items of a call of a map; a batch groups as they arrive
     wait_s: float = 0.0
     latest: bool = False  # reads no more than the latest of its inputs
+    ails: bool = False  # some items fail, now and then or always, or kill their worker: they become dead letters
+    retries: int | None = None
+    fickle: bool = True  # one that fails may succeed later
 
 
 def linear(r: random.Random) -> list[Step]:
@@ -352,6 +356,29 @@ def newest(r: random.Random) -> list[Step]:
     ]  # fmt: skip
 
 
+def ailing(r: random.Random) -> list[Step]:
+    """Items that fail for a while or always, or that kill their worker, at stages of any form, above order or groups.
+
+    Above groups none fails for a while only: who is in which would depend on which of two lives called it last.
+    """
+    form = r.choice(("map", "map", "split", "block", "sink"))
+    retries = r.choice((None, 0, 1, 3))
+    steps = [source(r, size=r.choice((None, 25))), Step("a", "map", ("src",), 2, drop=r.choice((0, 3)))]
+    if form == "sink":
+        return [*steps, Step("sink", "sink", ("a",), r.randint(1, 3), ails=True, retries=retries)]
+    block = r.randint(2, 6) if form == "block" else 0
+    kind, ordered = "map" if block else form, not block and r.random() < 0.3
+    workers = 1 if ordered else r.randint(1, 3)
+    groups = form != "split" and r.random() < 0.4
+    ails: dict[str, Any] = {"ails": True, "retries": retries, "fickle": not groups}
+    steps.append(Step("b", kind, ("a",), workers, ordered=ordered, block=block, **ails))
+    if r.random() < 0.4:
+        steps.append(Step("c", "map", ("b",), r.randint(1, 2), **ails))
+    if groups:
+        steps.append(Step("g", "batch", (steps[-1].name,), size=3))
+    return [*steps, Step("sink", "sink", (steps[-1].name,), ordered=r.random() < 0.6)]
+
+
 SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
     linear,
     ordered,
@@ -379,6 +406,7 @@ SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
     blocks,
     gathered,
     newest,
+    ailing,
 )
 
 
@@ -426,5 +454,6 @@ def faults(r: random.Random) -> Faults:
         stop_s=r.choice((None, None, None, 0.02 + 0.3 * r.random())),
         until_s=r.choice((0.5, 1.0, 3.0)),
         held_up=r.choice((0.0, 0.0, 0.1)),
+        in_call=r.choice((0.0, 0.0, 0.0, 0.03)),
         drains=r.choice((0.0, 0.0, 10.0)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 from zlib import crc32
@@ -9,6 +10,7 @@ from zlib import crc32
 from tests.simulation.scenarios import Step
 from zpipe import joins, stages
 from zpipe.stages import Grouping
+from zpipe.testing.ailing import Deadly
 from zpipe.values.callables import CallableInfo
 from zpipe.values.context import out
 from zpipe.values.options import Options
@@ -46,6 +48,8 @@ def plan_of(steps: list[Step]) -> Plan:
             "ordered": step.ordered,
             "checkpoint": step.checkpoint,
         }
+        if step.ails:
+            options |= {"on_error": "dead-letter", "retries": step.retries}
         if step.block:
             options |= {"max_wait_s": step.wait_s, "batch_size": step.block if step.kind == "map" else None}
         if step.kind == "source":
@@ -87,6 +91,23 @@ def output_of(step: Step, value: Any) -> str:
 
 def routed(step: Step, value: Any) -> list[Any]:
     return [("r", step.name, value, i) for i in range(step.fan or 1)]
+
+
+def ailment(step: Step, value: Any) -> str:
+    """Return what an item has at a stage: nothing, or it fails so often, or kills its worker whenever it is called."""
+    found = ("", "", "", "", "1", "3", "always", "kills")[crc32(repr(("ails", step.name, value)).encode()) % 8]
+    return found if step.fickle or not found.isdecimal() else ""
+
+
+def suffer(step: Step, value: Any, calls: Counter[Any]) -> None:
+    """Let a call for an item fail as it must; `calls` counts those that did, in any life."""
+    if not step.ails or not (ails := ailment(step, value)):
+        return
+    if ails == "kills":
+        raise Deadly
+    calls[step.name, repr(value)] += 1
+    if ails == "always" or calls[step.name, repr(value)] <= int(ails):
+        raise ValueError(ails)
 
 
 class Train:
@@ -138,12 +159,15 @@ class Database:
         self.rows: dict[str, dict[str, Any]] = {}
         self.order: dict[str, list[str]] = {}
         self.conflicts = 0
+        self.calls: Counter[Any] = Counter()  # that failed
 
-    def sink(self, name: str) -> Any:
+    def sink(self, name: str, step: Step) -> Any:
         rows, order = self.rows.setdefault(name, {}), self.order.setdefault(name, [])
 
         class Sink:
             def commit(_, items: list[Any]) -> None:
+                for item in items:
+                    suffer(step, item.value, self.calls)
                 for item in items:
                     if item.path not in rows:
                         rows[item.path] = item.value
@@ -171,9 +195,9 @@ def _target(step: Step, stage: StagePlan, database: Database) -> Callable[..., A
         case "source":
             return lambda node: lambda: _source_items(step, stage, node.caller.current.run)
         case "map" if step.block:
-            return lambda: lambda values: [mapped(step, value) for value in values]
+            return lambda: lambda values: [_mapped(step, value, database) for value in values]
         case "map":
-            return lambda: lambda value: mapped(step, value)
+            return lambda: lambda value: _mapped(step, value, database)
         case "tag":
             return lambda: lambda value: tagged(step, value) if keep(step, value) else None
         case "spread":
@@ -181,16 +205,29 @@ def _target(step: Step, stage: StagePlan, database: Database) -> Callable[..., A
         case "route":
             return lambda: lambda value: _route(step, value)
         case "split":
-            return lambda: lambda value: (("c", step.name, value, i) for i in range(children(step, value)))
+            return lambda: lambda value: _split(step, value, database)
         case "unbatch":
             return lambda: stages.unbatch
         case "train" | "teach" | "bell":
             return lambda: CLASSES[step.kind](stage.name)
         case "sink":
-            return lambda: database.sink(stage.name)
+            return lambda: database.sink(stage.name, step)
         case "join" | "join_on":
             return lambda: getattr(joins, step.kind)(**stage.args)
     return lambda: grouping(step)
+
+
+def _mapped(step: Step, value: Any, database: Database) -> Any:
+    suffer(step, value, database.calls)
+    return mapped(step, value)
+
+
+def _split(step: Step, value: Any, database: Database) -> Iterator[Any]:
+    """Fail, where that must be, after the first child."""
+    for i in range(children(step, value)):
+        yield ("c", step.name, value, i)
+        if i == 0:
+            suffer(step, value, database.calls)
 
 
 def _route(step: Step, value: Any) -> Any:

@@ -447,7 +447,8 @@ def test_a_stage_read_twice_is_a_fault():
 SOURCE_FAULTS = [
     ({"worker": 2}, "worker: there is no option 'worker': did you mean 'workers'?"),
     ({"count": 2}, "count: 'count' is an argument of M:crops, not an option: put it in args"),
-    ({"retries": 2}, "retries: option 'retries' is not supported by this version: leave it out"),
+    ({"image": "a"}, "image: option 'image' is not supported by this version: leave it out"),
+    ({"retries": 2}, "retries: retries is an option of stages with inputs, but it is a source"),
     ({"workers": True}, "workers: workers must be a whole number, at least 1, not True"),
     ({"workers": 1.0}, "workers: workers must be a whole number, at least 1, not 1.0"),
     ({"workers": "0..4"}, "workers: workers must be a whole number, at least 1, or a range like \"1..8\", not '0..4'"),

@@ -630,7 +630,7 @@ def test_the_counters_of_all_ended_lives_are_added_up(bench: Bench) -> None:
         bench.say({"t": "BYE", "inc": inc, "counters": {"done": 4, "busy_s": 0.5}})
     (row,) = [row for row in bench.table()["stages"] if row["name"] == "clean"]
     assert row["counters"] == {
-        "in": 0, "done": 8, "dropped": 0, "dead": 0, "out": 0, "skipped": 0, "repeats": 0,
+        "in": 0, "done": 8, "dropped": 0, "dead": 0, "out": 0, "skipped": 0, "errors": 0, "repeats": 0,
         "busy_s": 1.0, "starved_s": 0, "blocked_s": 0,
     }  # fmt: skip
 
@@ -675,11 +675,11 @@ def test_the_table_shows_the_stages(bench: Bench) -> None:
     assert rows[:2] == [
         {
             "name": "crops", "number": 0, "role": "source", "reads": [], "scales": False, "workers": 0, "planned": 2,
-            "wanted": None, "pinned": False, "restarts": 0, "rate": 0, "calls": {},
+            "wanted": None, "pinned": False, "restarts": 0, "timeout": None, "rate": 0, "calls": {},
         },
         {
             "name": "clean", "number": 1, "role": "transform", "reads": ["crops"], "scales": True, "workers": 2,
-            "planned": 3, "wanted": None, "pinned": False, "restarts": 0, "rate": 20.0, "calls": {},
+            "planned": 3, "wanted": None, "pinned": False, "restarts": 0, "timeout": None, "rate": 20.0, "calls": {},
         },
     ]  # fmt: skip
 

@@ -95,7 +95,8 @@ def test_the_map_of_a_report_is_plain_data() -> None:
         "stages": [
             {
                 "name": "a", "workers": 1, "in": 4, "done": 4, "dropped": 0, "dead": 0, "out": 4,
-                "skipped": 0, "repeats": 0, "restarts": 0, "rate": 2.0, "busy": 1.0, "starved": 0.0, "blocked": 0.0,
+                "skipped": 0, "errors": 0, "repeats": 0, "restarts": 0, "rate": 2.0, "busy": 1.0, "starved": 0.0,
+                "blocked": 0.0,
             }
         ],
         "processes": [{"name": "a-0", "stage": "a", "lives": 2, "rss_bytes": 5, "pss_bytes": 4}],

@@ -114,7 +114,7 @@ def test_a_good_file_is_taken(text):
         ("[stage.a]\nworkers = 2", ["stage.a"]),
         ('[stage.a]\nrun = "f"', ["stage.a.run"]),
         (f"{SOURCE}wokers = 2", ["stage.a"]),
-        (f"{SOURCE}retries = 2", ["stage.a"]),
+        (f"{SOURCE}restart = 2", ["stage.a"]),
         (f"{SOURCE}workers = 0", ["stage.a.workers"]),
         (f'{SOURCE}use = "text.toml:clean"', ["stage.a"]),
         ('[stage.a]\nuse = "text"', ["stage.a.use"]),

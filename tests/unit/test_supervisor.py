@@ -7,11 +7,12 @@ import select
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from zpipe.processes.blame import SIZE, Blame, read_blame, read_reaches
+from zpipe.processes.blame import SIZE, Blame, Noted, running_since_s
 from zpipe.processes.supervisor import (
     Death,
     Program,
@@ -23,7 +24,7 @@ from zpipe.processes.supervisor import (
 )
 from zpipe.values.context import Current
 from zpipe.values.errors import RunError
-from zpipe.values.paths import Run
+from zpipe.values.paths import Again, Run
 
 DEADLINE_S = 30.0
 FOREVER = "import signal; print('up', flush=True); signal.pause()"
@@ -154,7 +155,7 @@ def note(path: Path, run: Run, index: int) -> Blame:
 
 def test_the_note_names_the_item_with_its_digest(tmp_path: Path) -> None:
     note(tmp_path / "blame", Run(0, 7, (), 9, None, digest=0xAB), 5)
-    assert read_blame(tmp_path / "blame") == "crops:12#ab"
+    assert Noted(tmp_path / "blame").items == (("crops:12#ab", 1),)
 
 
 def test_how_far_a_source_has_got_is_told_with_its_death(supervisor: Supervisor, tmp_path: Path) -> None:
@@ -178,19 +179,89 @@ def test_a_life_without_notes_is_not_taken_for_the_one_before_it(supervisor: Sup
 
 def test_a_note_that_was_cut_short_tells_what_is_whole(tmp_path: Path) -> None:
     (tmp_path / "blame").write_bytes(bytes(SIZE) + (3).to_bytes(8, "little") + (12).to_bytes(8, "little") + b"\5")
-    assert read_reaches(tmp_path / "blame") == {3: 12}
-    assert read_reaches(tmp_path / "none") == {}
+    assert Noted(tmp_path / "blame").reaches == {3: 12}
+    assert Noted(tmp_path / "none").reaches == {}
 
 
 def test_a_call_that_has_returned_is_not_blamed(tmp_path: Path) -> None:
     note(tmp_path / "blame", Run(0, 7, (), 9, None), 5).clear()
-    assert read_blame(tmp_path / "blame") == ""
+    assert Noted(tmp_path / "blame").items == ()
 
 
 def test_nothing_noted_is_an_empty_blame(tmp_path: Path) -> None:
-    assert read_blame(tmp_path / "none") == ""
+    assert Noted(tmp_path / "none").items == ()
     (tmp_path / "empty").write_bytes(bytes(64))
-    assert read_blame(tmp_path / "empty") == ""
+    assert Noted(tmp_path / "empty").items == ()
+
+
+def test_of_a_call_for_several_items_all_are_noted(tmp_path: Path) -> None:
+    blame = note(tmp_path / "blame", Run(0, 7, (), 9, None), 5)
+    other = Run(0, 30, (4,), 2, None, digest=0xAB)
+    blame.note_all([(blame.run_at_hand, 1), (blame.run_at_hand, 2), (other, 1)])
+    assert Noted(tmp_path / "blame").items == (("crops:8", 2), ("crops:30.5#ab", 1))
+    blame.note_all([(other, 0)])
+    assert Noted(tmp_path / "blame").items == (("crops:30.4#ab", 1),)
+
+
+def test_of_very_many_items_the_first_are_noted(tmp_path: Path) -> None:
+    blame = note(tmp_path / "blame", Run(0, 7, (), 1, None), 0)
+    blame.note_all([(Run(0, 3 * k, (), 1, None), 0) for k in range(5000)])
+    items = Noted(tmp_path / "blame").items
+    assert items[:2] == (("crops:0", 1), ("crops:3", 1))
+    assert 1000 < len(items) < 5000
+
+
+def test_what_waits_between_two_calls_is_not_blamed(tmp_path: Path) -> None:
+    blame = note(tmp_path / "blame", Run(0, 7, (), 9, None), 5)
+    running = blame.pause()
+    assert Noted(tmp_path / "blame").items == ()
+    blame.resume(running)
+    assert Noted(tmp_path / "blame").items == (("crops:12", 1),)
+
+
+def test_items_that_go_again_are_noted_by_the_paths_that_they_had(tmp_path: Path) -> None:
+    names = {0: Again("dead-fit", "", ["crops:30", "crops:4.2"])}
+    current = Current("fit", worker="fit-1", lane_names=names, run_key=0, run_folder=tmp_path)
+    blame, run = Blame(tmp_path / "blame", current), Run(0, 0, (), 2, None)
+    for k, path in enumerate(["crops:30", "crops:4.2"]):
+        blame.note(run, k)
+        assert Noted(tmp_path / "blame").items == ((path, 1),)
+    blame.note_all([(run, 0), (run, 1)])
+    assert Noted(tmp_path / "blame").items == (("crops:30", 1), ("crops:4.2", 1))
+
+
+def test_a_call_that_takes_too_long_is_ended_and_says_where(supervisor: Supervisor, tmp_path: Path) -> None:
+    current = Current("clean", worker="clean-1", lane_names={0: "crops"}, run_key=0, run_folder=tmp_path)
+    blame = Blame(tmp_path / "blame", current, timed=True)
+    blame.note(Run(0, 7, (), 1, None), 0)
+    code = "import faulthandler; faulthandler.enable()\nwhile True: pass"
+    hanging = program("a-0", code, log=tmp_path / "log", blame=tmp_path / "blame")
+    supervisor.add(replace(hanging, timeout_s=0.01))
+    death = next_death(supervisor)
+    assert (death.running, death.how) == ("crops:7", "took longer than timeout = 0.01 s")
+
+
+def test_a_call_is_timed_from_its_beginning(tmp_path: Path) -> None:
+    current = Current("clean", worker="clean-1", lane_names={0: "crops"}, run_key=0, run_folder=tmp_path)
+    assert running_since_s(tmp_path / "blame") is None
+    blame = Blame(tmp_path / "blame", current, timed=True)
+    assert running_since_s(tmp_path / "blame") is None
+    blame.note(Run(0, 7, (), 3, None), 0)
+    first = running_since_s(tmp_path / "blame")
+    blame.note(Run(0, 7, (), 3, None), 1)
+    second = running_since_s(tmp_path / "blame")
+    assert first is not None and second is not None and second > first
+    running = blame.pause()
+    assert running_since_s(tmp_path / "blame") is None
+    blame.resume(running)
+    assert (running_since_s(tmp_path / "blame") or 0.0) > second
+
+
+def test_the_last_lines_are_those_of_the_present_life(supervisor: Supervisor, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("of an earlier life\n")
+    supervisor.add(program("a-0", "print('one'); print('two'); raise SystemExit(7)", log=log))
+    assert next_death(supervisor).said == "one\ntwo"
 
 
 def test_the_first_restart_is_at_once_and_the_fifth_death_is_the_last() -> None:

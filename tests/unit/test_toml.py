@@ -191,7 +191,7 @@ name = "p"
 a = 1
 worker = 2
 workers = "x"
-retries = 3
+image = 3
 [stage]
 b = 3
 [stage.a]
@@ -209,7 +209,7 @@ from = [{ stage = "a", keep = "last" }, 7, { stage = "a", kep = "all" }]
         f"{path}:4: 'a' is a stage, but defaults hold options for all stages: write [stage.a]",
         f"{path}:5: there is no option 'worker': did you mean 'workers'?",
         f"{path}:6: the default workers must be a whole number, at least 1, or a range like \"1..8\", not 'x'",
-        f"{path}:7: option 'retries' is not supported by this version: leave it out",
+        f"{path}:7: option 'image' is not supported by this version: leave it out",
         f"{path}:9: stage 'b' is 3: write a table [stage.b]",
         f"{path}:11: stage 'a': run is 5: write 'module:name' or 'file.py:name'",
         f"{path}:12: stage 'a': args is []: write a table, like {{ size = 64 }}",

@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from zpipe.cli.check import check
+from zpipe.cli.dead import dead
 from zpipe.cli.drain import down, drain, scale
 from zpipe.cli.graph import graph
 from zpipe.cli.logs import logs
@@ -39,7 +40,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(new, run, check, graph, test, try_, up, registry, worker, scale, drain, down),
-    *(ps, top, tap, logs, schema),
+    *(ps, top, tap, logs, dead, schema),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from zpipe.processes.events import Event
+from zpipe.processes.letters import Letter
 from zpipe.processes.report import Report
 from zpipe.values.graph import ASCII
 
@@ -25,11 +26,12 @@ WORKER_COLUMNS = (
     "worker", "pid", "host", "state", "in/s", "in", "done", "dropped", "dead", "out", "repeats", "queued",
     "in flight", "running", "age",
 )  # fmt: skip
-LEFT = ("host", "state", "running")
+LETTER_COLUMNS = ("stage", "path", "tries", "deaths", "failed with")
+LEFT = ("host", "state", "running", "path", "failed with")
 MIB = 1024 * 1024
 QUIET = ("killed", "died")  # events worth a line on a terminal only
 HIDDEN = ("joined", "restarted", "left", "ended")  # and those that are for who reads the file of events
-LOUD = ("warning", "stopping")
+LOUD = ("warning", "dead", "stopping")
 WIDE = 160  # columns of a table that goes into a file or a pipe
 
 
@@ -131,6 +133,12 @@ def report(report: Report) -> None:
             for stage in report.stages
             if stage.skipped
         ),
+        *(
+            f"errors: {stage.errors:,} items of {stage.name} were skipped: its logs in the run folder say why"
+            for stage in report.stages
+            if stage.errors
+        ),
+        f"dead letters: {report.dead:,}: see zpipe dead ls, after a fix zpipe dead retry" if report.dead else "",
         f"chaos: seed {report.seed}, {sum(report.kills.values())} kills ({kills})" if report.kills else "",
         f"run folder: {report.folder}",
     ]
@@ -150,6 +158,16 @@ def workers(table: Mapping[str, Any]) -> None:
             *(f"{count(row, key):,}" for key in ("in", "done", "dropped", "dead", "out", "repeats", "queued",
             "in_flight")), call.get("path", ""), f"{call['age_s']:.1f} s" if call else "",
         )  # fmt: skip
+    console.print(out)
+
+
+def letters(found: Iterable[Letter]) -> None:
+    """Print the table of dead letters on stdout."""
+    console = _stdout()
+    out = _table(*LETTER_COLUMNS)
+    for letter in found:
+        row = (letter.stage, letter.path, str(letter.tries), str(letter.deaths), letter.error)
+        out.add_row(*map(Text, row))
     console.print(out)
 
 

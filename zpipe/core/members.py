@@ -15,7 +15,7 @@ from zpipe.core.histogram import Histogram
 from zpipe.core.requests import STATES, Beat, EdgeNews, Hello, Refused
 from zpipe.values.plan import Plan, StagePlan
 
-SUMMED = ("in", "done", "dropped", "dead", "out", "skipped", "repeats", "busy_s", "starved_s", "blocked_s")
+SUMMED = ("in", "done", "dropped", "dead", "out", "skipped", "errors", "repeats", "busy_s", "starved_s", "blocked_s")
 OUTCOMES = ("done", "dropped", "dead")  # of an input
 GONE_MAX = 4096  # lives that are remembered as dead
 RATE_BEATS = 6
@@ -200,6 +200,10 @@ class Members:
             if found:
                 return member
         return None
+
+    def stage_of_gone(self, inc: int | None) -> StagePlan | None:
+        """Return the stage of a life that is gone, as long as it is remembered."""
+        return self._stages[self._places[inc][0]] if inc is not None and inc in self._places else None
 
     def admit(self, hello: Hello, peer: bytes, now_s: float) -> Member:
         """Take a new life in.  Raises Refused when its place is taken."""

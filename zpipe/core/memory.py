@@ -158,10 +158,16 @@ class Memory:
                     candidate = self.held.get(expected[:k])
                     if candidate is not None and candidate.mark != Mark.ITEM:
                         held, at = self.held.pop(expected[:k]), expected[:k]
+                        self._discard_below(at)
                         break
             if held is None:
                 return
             self._enqueue(held, at)
+
+    def _discard_below(self, at: Path) -> None:
+        """Forget what has come from an item that was given up before it was done."""
+        for path in [path for path in self.held if path[: len(at)] == at]:
+            self.held.pop(path).address.left -= 1
 
     def _enqueue(self, held: Held, at: Path) -> None:
         self.queue.append(held)

@@ -65,6 +65,7 @@ class Stored:
     draining: set[tuple[int, int]] = field(default_factory=set)  # stage, slot
     wanted: dict[int, int] = field(default_factory=dict)  # stage -> workers
     pinned: set[int] = field(default_factory=set)
+    suspects: dict[int, dict[str, tuple[int, str]]] = field(default_factory=dict)  # by stage
     sums: dict[int, dict[str, int | float]] = field(default_factory=dict)
 
     @classmethod
@@ -92,6 +93,8 @@ class Stored:
                 stored.wanted[int(key)] = value
             elif kind == "pinned":
                 stored.pinned.add(int(key))
+            elif kind == "suspects":
+                stored.suspects[int(key)] = {path: (deaths, how) for path, deaths, how in value}
             elif kind == "sums":
                 stored.sums[int(key)] = value
         return stored

@@ -27,6 +27,7 @@ from zpipe.core.requests import (
     read_reaches,
     text,
 )
+from zpipe.core.suspects import Suspects, read_blame
 from zpipe.core.taps import Taps, read_wish
 from zpipe.values.plan import Plan, StagePlan
 
@@ -80,6 +81,7 @@ class Registry:
         self._began_s: float | None = None
         self._ended = False
         self._stores = self.progress.stores
+        self.suspects = Suspects(self._stores, stored.suspects)
         self._stale: dict[int, None] = {}  # lives to be told something new
         self._ends: list[Action] = []
         self._verbs: dict[str, Callable[[float, bytes, Mapping[str, Any]], Map]] = {
@@ -165,6 +167,7 @@ class Registry:
             "watermarks": {number: list(self.progress.watermarks[number]) for number in own},
             "complete": [number for number in own if number in self.progress.complete],
             "reach": {number: self.progress.reach(number) for number in own},
+            "suspects": self.suspects.of(member.stage),
         }
 
     def _beat(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
@@ -172,6 +175,8 @@ class Registry:
         ver, beat = count(message, "ver"), read_beat(message)
         member.peer, member.seen_s = peer, now_s
         self._believe(member, beat, now_s)
+        if beat.resolved and self.suspects.resolve(member.stage, beat.resolved):
+            self._tell(member.stage)
         return self._state(member, ver)
 
     def _failed(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
@@ -192,9 +197,14 @@ class Registry:
         worker = text(message, "worker") if message.get("worker") is not None else None
         if life is None and pid is None and worker is None:
             raise Refused(400, "DIED names neither inc nor pid nor worker")
+        items = read_blame(message)
+        how = text(message, "how", longest=TEXT_MAX) if "how" in message else "for no known reason"
         for number, reach in read_reaches(message).items():
             self.progress.reached(number, reach)
         member = self.members.find(life, pid, host, worker)
+        stage = member.stage if member is not None else self.members.stage_of_gone(life)
+        if stage is not None and items:
+            self._blame(now_s, worker or "", stage, items, how)
         if member is not None:
             self._remove(member, "died")
         elif life is not None:
@@ -202,6 +212,18 @@ class Registry:
         elif pid is not None and host is not None:
             self.members.dead_processes.append((host, pid))
         return {"t": "OK"}
+
+    def _blame(self, now_s: float, worker: str, stage: StagePlan, items: list[tuple[str, int]], how: str) -> None:
+        """Let what a dead worker was running answer for it, and end the run where that is too much."""
+        alone = self.suspects.blame(stage, items, how)
+        self._tell(stage)
+        if alone is None or stage.on_error != "stop" or alone[1] < stage.deaths:
+            return
+        (path, deaths), (last, _, said) = alone, how.partition("\n")
+        times = f"{deaths} times" if deaths > 1 else "once"
+        what = f"stage {stage.name!r} at {path}: its worker died {times} while running it, the last time: {last}"
+        way_out = 'mend its code, or set on_error = "dead-letter" to go on without such items'
+        self._end_badly(now_s, worker, f"{what}: {way_out}", said)
 
     def _bye(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
         member, counters = self.members.living.get(inc(message)), read_counters(message)
@@ -250,7 +272,7 @@ class Registry:
         stage = self.members.stage(text(message, "stage"))
         wish = read_wish(message, self.plan, stage)
         if self.taps.end(stage, wish) if message.get("over") else self.taps.renew(stage, wish, now_s):
-            self._stale |= dict.fromkeys(member.inc for member in self.members.of(stage) if member.announced)
+            self._tell(stage)
         return {"t": "OK", "state": self.progress.state}
 
     def _ps(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
@@ -325,6 +347,9 @@ class Registry:
             member.ver = self._ver
             self._stale[member.inc] = None
 
+    def _tell(self, stage: StagePlan) -> None:
+        self._stale |= dict.fromkeys(member.inc for member in self.members.of(stage) if member.announced)
+
     def _tell_all(self) -> None:
         self._stale |= dict.fromkeys(member.inc for member in self.members if member.announced)
 
@@ -369,6 +394,7 @@ class Registry:
             "desired": self._desired(member),
             "watermarks": {number: list(mark) for number, mark in self.progress.watermarks.items()},
             "taps": self.taps.of(member.stage),
+            "suspects": self.suspects.of(member.stage),
         }
         if member.in_rosters and ver != member.ver:
             state["roster"] = {

@@ -22,6 +22,7 @@ LIST_MAX = 64  # endpoints, counters
 SOURCES_MAX = 4096
 EDGES_MAX = 4096
 TRANSPORTS_MAX = 8
+RESOLVED_MAX = 8192
 TRANSPORT = re.compile("[a-z0-9]{1,16}")
 EDGE_COUNTS = ("sent", "sent_bytes", "in_flight", "queued")
 STATES = ("joining", "live", "drain")  # a worker only moves to the right
@@ -85,6 +86,7 @@ class Beat:
     running: dict[str, Any] | None
     sources: dict[int, SourceNews]
     calls: Histogram = field(default_factory=Histogram)  # how long calls took
+    resolved: tuple[str, ...] = ()  # paths of suspects that turned out harmless, or were given up
     edges: dict[int, EdgeNews] = field(default_factory=dict)
 
 
@@ -141,6 +143,7 @@ def read_beat(message: Mapping[str, Any]) -> Beat:
         running=_running(message),
         sources=_sources(message),
         calls=_histogram(message, "calls"),
+        resolved=_resolved(message),
         edges=_edges(message),
     )
 
@@ -200,6 +203,13 @@ def endpoints(message: Mapping[str, Any], field: str) -> tuple[str, ...]:
     ):
         raise Refused(400, f"{field} is no list of endpoints")
     return tuple(value)
+
+
+def _resolved(message: Mapping[str, Any]) -> tuple[str, ...]:
+    found = message.get("resolved") or ()
+    if not isinstance(found, list | tuple) or len(found) > RESOLVED_MAX or not all(isinstance(x, str) for x in found):
+        raise Refused(400, f"resolved is no list of at most {RESOLVED_MAX} paths")
+    return tuple(found)
 
 
 def _running(message: Mapping[str, Any]) -> dict[str, Any] | None:

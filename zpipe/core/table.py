@@ -67,7 +67,7 @@ def source_lines(plan: Plan, progress: Progress) -> list[Map]:
     return [
         {
             "source": number,
-            "name": plan.lane_names[number],
+            "name": str(plan.lane_names[number]),
             "position": progress.positions.get(number),
             "watermark": watermark[0],
             "epoch": watermark[1],
@@ -90,6 +90,7 @@ def _stage_line(stage: StagePlan, members: Members, reads: list[str]) -> Map:
         "wanted": members.wanted.get(stage.number),
         "pinned": stage.number in members.pinned,
         "restarts": members.restarts(stage),
+        "timeout": stage.timeout,
         "rate": sum(member.rate for member in living),
         "counters": members.totals(stage),
         "calls": dict(members.calls_of(stage)),

@@ -183,14 +183,20 @@ class Worker:
         if self.outlet.edges:
             self.outlet.emit(run, parents)
 
-    def done(self, job: Job, *, busy_s: float, dropped: int) -> None:
-        """The job's function has returned, and its outputs were emitted."""
+    def done(self, job: Job, *, busy_s: float, dropped: int, dead: int = 0, repeated: int = 0) -> None:
+        """The job's function has returned, and its outputs were emitted.
+
+        `dead` of its items were given up, and `repeated` had been before.
+        """
         self.calling = False
         self.intake.done(job)
         items = job.n - sum(_marks(run, a, b) for run, a, b in job.stretches)
-        self.counters.arrived += items
+        self.counters.arrived += items - repeated
+        if repeated and not isinstance(self.intake, Source):
+            self.intake.repeats += repeated
         self.counters.dropped += dropped
-        self.counters.done += items - dropped
+        self.counters.dead += dead
+        self.counters.done += items - dropped - dead - repeated
         if job.kind == Job.ITEMS and self.inlet is not None and job.n:
             self.inlet.served(busy_s, job.n)  # marks among them: they take credit like items
 

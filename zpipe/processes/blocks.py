@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from zpipe.core.histogram import bucket
 from zpipe.core.work import Job
 from zpipe.processes.joiner import send
+from zpipe.processes.trouble import GIVEN_UP, Spot
 from zpipe.stages import Member
 from zpipe.values.errors import StageError
 from zpipe.values.paths import Mark, Run
@@ -26,44 +27,39 @@ class Blocks:
     def _call(self, job: Job) -> Iterator[None]:
         """Call once for all items of the job; each output goes where its own input stood."""
         spots = [(run, k) for run, a, b in job.stretches for k in range(a, b) if not run.mark(k)]
-        results = iter(self._called(spots) if spots else ())
+        results = iter((yield from self.caller.trouble.together(spots, self._called)) if spots else ())
         for record, (run, a, b) in zip(job.records, job.stretches, strict=True):
             if self.caller.stage.outputs:
-                parts = [None if run.mark(k) else self._part(next(results), run, k) for k in range(a, b)]
-                kinds = bytes(run.mark(k) or (Mark.TOMB if parts[k - a] is None else 0) for k in range(a, b))
+                parts = [None if run.mark(k) else next(results) for k in range(a, b)]
+                kinds = bytes(
+                    run.mark(k) or (Mark.TOMB if part is None or part is GIVEN_UP else 0)
+                    for k, part in zip(range(a, b), parts, strict=True)
+                )
+                self.caller.dropped += sum(part is None and not run.mark(a + i) for i, part in enumerate(parts))
+                parts = [None if kind else part for kind, part in zip(kinds, parts, strict=True)]
                 send(self.caller.worker, run, a, parts, kinds, record)
             run.values = None if b == run.n else run.values
-        return
-        yield
 
-    def _called(self, spots: list[tuple[Run, int]]) -> Sequence[Any]:
-        """Return what the stage makes of these items, one output for each."""
-        run, k = spots[0]
-        current, since = self.caller.current, self.caller.clock()
-        current.run, current.index, current.block = run, k, spots
-        self.caller.blame.note(run, k)
+    def _called(self, spots: Sequence[Spot]) -> Sequence[Any]:
+        """Return what the stage makes of these items, one output for each, encoded, None where it drops one."""
+        caller, since = self.caller, self.caller.clock()
+        current = caller.current
+        (current.run, current.index), current.block = spots[0], spots
         try:
-            made = self.caller.call([self.caller.values(run)[k] for run, k in spots])
-        except Exception as error:
-            raise self.caller.failed(error, run, k, len(spots)) from error
+            made = caller.call([caller.values(run)[k] for run, k in spots])
         finally:
             current.block = None
-        took = self.caller.clock() - since
-        self.caller.busy_s += took
-        self.caller.calls[bucket(took)] += 1
-        if self.caller.stage.outputs and not (isinstance(made, list | tuple) or hasattr(made, "__array_interface__")):
+            took = caller.clock() - since
+            caller.busy_s += took
+        caller.calls[bucket(took)] += 1
+        if not caller.stage.outputs:
+            return [None] * len(spots)
+        if not (isinstance(made, list | tuple) or hasattr(made, "__array_interface__")):
             what = f"returned a {type(made).__name__}: return a list with an output for each item, None to drop it"
-        elif self.caller.stage.outputs and len(made) != len(spots):
-            what = f"returned {len(made)} outputs: return one for each item, None to drop it"
-        else:
-            return made if self.caller.stage.outputs else ()
-        raise self.caller.failed(StageError(what), run, k, len(spots))
-
-    def _part(self, result: Any, run: Run, k: int) -> Any:
-        if result is None:
-            self.caller.dropped += 1
-            return None
-        return self.caller.encoded(self.caller.codec.encode, result, run, k)
+            raise StageError(what)
+        if len(made) != len(spots):
+            raise StageError(f"returned {len(made)} outputs: return one for each item, None to drop it")
+        return [None if result is None else caller.encode(result) for result in made]
 
     def _gather(self, job: Job) -> Iterator[None]:
         """Make one group of what has come, in the order in which it has."""
@@ -79,7 +75,7 @@ class Blocks:
         for made in self.caller.guarded(self.caller.grouping.made(members), run, k):
             if made.mark == Mark.ITEM:  # marks are for stages with memory, and there is none below
                 lane, position, *elements = made.path
-                part = self.caller.encoded(self.caller.codec.encode, made.value, run, k)
+                part = self.caller.encoded(made.value, run, k)
                 group = Run(lane, position, tuple(elements), 1, [part], epoch=made.epoch, digest=made.digest)
                 self.caller.worker.emit(group, *job.records)
         self.caller.busy_s += self.caller.clock() - since

@@ -6,7 +6,8 @@ is a generator: it stops wherever the worker should look at its links, and goes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from zpipe.core.histogram import Histogram, bucket
@@ -19,6 +20,7 @@ from zpipe.processes.blame import Blame
 from zpipe.processes.blocks import Blocks
 from zpipe.processes.joiner import Joiner, travels_alone
 from zpipe.processes.sourcecalls import SourceCalls
+from zpipe.processes.trouble import FAILURES, GIVEN_UP, Keeper, Spot, Steps, Trouble
 from zpipe.stages import Grouping, Made, Member
 from zpipe.values.context import Current, Output
 from zpipe.values.errors import EncodeError, StageError, ZpipeError
@@ -57,7 +59,7 @@ class Caller:
 
     def __init__(
         self, stage: StagePlan, target: Any, worker: Worker, codec: Codec, clock: Callable[[], float],
-        current: Current, blame: Blame | None = None,
+        current: Current, blame: Blame | None = None, letters: Keeper | None = None,
     ) -> None:  # fmt: skip
         self.stage = stage
         self.target = target
@@ -88,6 +90,8 @@ class Caller:
             self._perform = self._split
         else:
             self._perform = self._map
+        self.trouble = Trouble(self, letters)
+        self.due_s = 0.0  # until when a job waits before it goes on: an item that failed is tried again then
         self.dropped = 0
         self.busy_s = 0.0  # seconds inside the stage's code
         self.calls = Histogram()  # how long calls took: the first of each stretch, or more
@@ -111,18 +115,20 @@ class Caller:
     def perform(self, job: Job) -> Iterator[None]:
         """Run the job; yields when the worker should look at its links."""
         self.dropped = 0
+        self.trouble.begin()
         began, busy = self.clock(), self.busy_s
+        perform = {Job.EPOCH: self._epoch_end, Job.FINISH: self._finish}.get(job.kind, self._perform)
         try:
-            if job.kind == Job.EPOCH:
-                yield from self._epoch_end(job)
-            elif job.kind == Job.FINISH:
-                yield from self._finish(job)
-            else:
-                yield from self._perform(job)
+            for _ in perform(job):
+                running = self.blame.pause()
+                yield
+                self.blame.resume(running)
         finally:
             self.blame.clear()
+        self.trouble.passed()
         busy = self.busy_s - busy or self.clock() - began
-        self.worker.done(job, busy_s=busy, dropped=self.dropped)
+        dropped, dead, repeated = self.dropped + self.trouble.dropped, self.trouble.dead, self.trouble.repeated
+        self.worker.done(job, busy_s=busy, dropped=dropped, dead=dead, repeated=repeated)
         self.since += job.n
         if isinstance(self.worker.intake, Memory):
             self._close_step(self.worker.intake)
@@ -176,8 +182,9 @@ class Caller:
 
     def _map(self, job: Job) -> Iterator[None]:
         target, current, clock = self.call, self.current, self.clock
-        encode, note, sink = self.codec.encode, self.blame.note, not self.stage.outputs
+        encode, note, sink = self.encode, self.blame.note, not self.stage.outputs
         frame_bytes, frame_s = self.limits.frame_bytes, self.limits.frame_s
+        trouble, doubts = self.trouble, self.trouble.doubts
         parent = job.parent
         assert parent is not None
         for run, a, b in job.stretches:
@@ -193,22 +200,31 @@ class Caller:
                     kinds.append(marks[k])
                     continue
                 current.index = k
-                note(run, k)
                 try:
+                    if doubts:
+                        trouble.check(run, k)
+                    note(run, k)
                     result = target(values[k])
-                except Exception as error:
-                    raise self.failed(error, run, k) from error
-                if fresh:
-                    fresh = False
-                    self.calls[bucket(clock() - since)] += 1
+                    part: Any = None if sink or result is None else encode(result)
+                except FAILURES as error:
+                    self.busy_s += clock() - since
+                    if parts:  # they need not wait for what comes of it
+                        self.worker.emit(run.like(start, parts, bytes(kinds) if any(kinds) else None), parent)
+                        start, parts, kinds, nbytes = k, [], bytearray(), 0
+                    result = part = yield from trouble.handle(error, partial(self._again, values[k]), run, k)
+                    began = since = clock()
+                    fresh, current.run = True, run
+                else:
+                    if fresh:
+                        fresh = False
+                        self.calls[bucket(clock() - since)] += 1
                 if sink:
                     continue
-                if result is None:
-                    self.dropped += 1
+                if result is None or result is GIVEN_UP:
+                    self.dropped += result is None
                     parts.append(None)
                     kinds.append(Mark.TOMB)
                     continue
-                part = self.encoded(encode, result, run, k)
                 alone = travels_alone(part, self.limits)
                 if alone and parts:
                     self.worker.emit(run.like(start, parts, bytes(kinds) if any(kinds) else None), parent)
@@ -230,6 +246,14 @@ class Caller:
                 self.worker.emit(run.like(start, parts, bytes(kinds) if any(kinds) else None), parent)
             run.values = None if b == run.n else run.values
 
+    def _again(self, value: Any) -> Steps:
+        """Call for an item once more, and return its output, encoded."""
+        since = self.clock()
+        result = self.call(value)
+        self.busy_s += self.clock() - since
+        return None if result is None or not self.stage.outputs else self.encode(result)
+        yield
+
     def _split(self, job: Job) -> Iterator[None]:
         assert job.parent is not None
         for run, a, b in job.stretches:
@@ -238,30 +262,46 @@ class Caller:
                 if run.mark(k):
                     self.worker.emit(run.like(k, [None], bytes([run.mark(k)])), job.parent)
                     continue
-                self.current.run, self.current.index = run, k
-                self.blame.note(run, k)
-                since, busy = self.clock(), self.busy_s
-                path = run.path(k)
+                busy, made = self.busy_s, None
                 joiner = Joiner(self.worker, job.parent)
-                children = self._started(values[k], run, k)
-                i = 0
-                for child in self.guarded(children, run, k):
-                    if child is None:
-                        continue
-                    part = self.encoded(self.codec.encode, child, run, k)
-                    joiner.add((*path, i), run.digest, run.epoch, 0, part)
-                    i += 1
-                    if joiner.full:
-                        joiner.flush()
-                        self.busy_s += self.clock() - since
-                        yield
-                        since = self.clock()
-                        self.current.run, self.current.index = run, k
-                joiner.add((*path, i), run.digest, run.epoch, Mark.END, None)
+                children = partial(self._children, joiner, values[k], run, k)
+                try:
+                    self.current.run, self.current.index = run, k
+                    if self.trouble.doubts:
+                        self.trouble.check(run, k)
+                    self.blame.note(run, k)
+                    yield from children()
+                except FAILURES as error:
+                    made = yield from self.trouble.handle(error, children, run, k)
+                if made is not GIVEN_UP:
+                    joiner.add((*run.path(k), joiner.count), run.digest, run.epoch, Mark.END, None)
                 joiner.flush()
-                self.busy_s += self.clock() - since
+                if made is GIVEN_UP:  # whatever has been made of it: nothing more comes
+                    self.worker.emit(run.like(k, [None], bytes([Mark.TOMB])), job.parent)
                 self.calls[bucket(self.busy_s - busy)] += 1
                 yield
+
+    def _children(self, joiner: Joiner, value: Any, run: Run, k: int) -> Steps:
+        """Send what an item is split into, but not again what was sent before the call failed."""
+        path, since = run.path(k), self.clock()
+        sent, i = joiner.count, 0
+        try:
+            for child in self.call(value):
+                if child is None:
+                    continue
+                i += 1
+                if i <= sent:
+                    continue
+                joiner.add((*path, i - 1), run.digest, run.epoch, 0, self.encode(child))
+                joiner.count = i
+                if joiner.full:
+                    joiner.flush()
+                    self.busy_s += self.clock() - since
+                    yield
+                    since = self.clock()
+                    self.current.run, self.current.index = run, k
+        finally:
+            self.busy_s += self.clock() - since
 
     def _group(self, job: Job) -> Iterator[None]:
         assert job.parent is not None and self.grouping is not None
@@ -290,27 +330,22 @@ class Caller:
             joiner.add(entry.path, entry.digest, entry.epoch, entry.mark, part)
 
     def _commit(self, job: Job) -> Iterator[None]:
-        items = []
+        spots = [(run, k) for run, a, b in job.stretches for k in range(a, b) if not run.mark(k)]
+        if spots:
+            yield from self.trouble.together(spots, self._committed)
+
+    def _committed(self, spots: Sequence[Spot]) -> Sequence[Any]:
+        """Let the sink commit items, and return nothing for each."""
         names = self.current.lane_names
-        for run, a, b in job.stretches:
-            values = self.values(run)
-            for k in range(a, b):
-                if not run.mark(k):
-                    items.append(Committed(run.text(names, k), values[k], run.epoch))
-        run, k, _ = job.stretches[0]
-        self.current.run, self.current.index = run, k
+        items = [Committed(run.text(names, k), self.values(run)[k], run.epoch) for run, k in spots]
+        self.current.run, self.current.index = spots[0]
         since = self.clock()
-        if items:
-            self.blame.note(run, k)
-            try:
-                self.target.commit(items)
-            except Exception as error:
-                raise self.failed(error, run, k) from error
-            failpoints.hit("committed")
-            self.calls[bucket(self.clock() - since)] += 1
-        self.busy_s += self.clock() - since
-        return
-        yield
+        self.target.commit(items)
+        failpoints.hit("committed")
+        took = self.clock() - since
+        self.busy_s += took
+        self.calls[bucket(took)] += 1
+        return [None] * len(spots)
 
     # -- boundaries ---------------------------------------------------------------------------------
 
@@ -379,8 +414,7 @@ class Caller:
 
     def _encode_made(self, value: Any, name: str) -> Any:
         try:
-            encode = self.codec.encode
-            return self._addressed(encode, value) if self.switches or type(value) is Output else encode(value)
+            return self.encode(value)
         except ZpipeError as error:
             raise self._hook_failed(error, name) from error
 
@@ -396,23 +430,22 @@ class Caller:
         kind = EncodeError if isinstance(error, EncodeError) else StageError
         return kind(f"stage {self.stage.name!r} {what} in {name}: {one_line(error)}")
 
-    def _started(self, value: Any, run: Run, k: int) -> Iterator[Any]:
-        try:
-            return iter(self.call(value))
-        except Exception as error:
-            raise self.failed(error, run, k) from error
-
     def guarded(self, iterator: Iterator[Any], run: Run, k: int) -> Iterator[Any]:
         try:
             yield from iterator
         except Exception as error:
             raise self.failed(error, run, k) from error
 
-    def encoded(self, encode: Callable[[Any], Any], value: Any, run: Run, k: int) -> Any:
+    def encoded(self, value: Any, run: Run, k: int) -> Any:
+        """Encode an output of an item whose failure ends the run."""
         try:
-            return self._addressed(encode, value) if self.switches or type(value) is Output else encode(value)
+            return self.encode(value)
         except ZpipeError as error:
             raise self.failed(error, run, k) from error
+
+    def encode(self, value: Any) -> Any:
+        encode = self.codec.encode
+        return self._addressed(encode, value) if self.switches or type(value) is Output else encode(value)
 
     def _addressed(self, encode: Callable[[Any], Any], value: Any) -> Any:
         """Encode what goes to a named output, or to none at a stage that has some."""
@@ -426,7 +459,7 @@ class Caller:
         part.output = name
         return part
 
-    def failed(self, error: Exception, run: Run, k: int, block: int = 1) -> StageError:
+    def failed(self, error: BaseException, run: Run, k: int, block: int = 1) -> StageError:
         where = f"stage {self.stage.name!r} at {run.text(self.current.lane_names, k)}"
         where += f" and {block - 1} more items" if block > 1 else ""
         what = "" if isinstance(error, ZpipeError) else f" raised {type(error).__name__}"
@@ -448,7 +481,7 @@ def _unread(stage: str, name: str, outputs: set[str]) -> str:
     return f"the item goes to output {name!r}, which no stage reads{hint}"
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """Return the text of an error in one line."""
     return " ".join(str(error).split())
 

@@ -41,7 +41,8 @@ def worker(stage: StagePlan, number: int, address: str, folder: RunFolder) -> Pr
     """Return the program of a stage's worker; its output goes into the run folder."""
     name = worker_name(stage, number)
     argv = worker_argv(stage.name, address, folder.blame_file(name), slot=number)
-    return Program(name, argv, worker_environment(stage.name, stage.env), folder.log(name), folder.blame_file(name))
+    env, log, blame = worker_environment(stage.name, stage.env), folder.log(name), folder.blame_file(name)
+    return Program(name, argv, env, log, blame, stage.timeout)
 
 
 def worker_argv(

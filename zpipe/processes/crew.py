@@ -48,7 +48,7 @@ class Crew:
         name = death.slot.name
         self._settled[name] = self._settled.get(name, 0) + death.settled
         self._absent.pop(death.pid, None)
-        self._registry.ask("DIED", now_s, **deaths.fields(death), **self._tally.inc(death.pid))
+        self._registry.ask("DIED", now_s, **deaths.fields(death, by_chaos=by_chaos), **self._tally.inc(death.pid))
         self._tally.forget(death.pid)
         if death.status == EXIT_DRAINED:
             self._left_for_good(death)
@@ -105,7 +105,7 @@ class Crew:
         name = death.slot.name
         stage, stage_name = self._stages.get(name), self._stage_name(name)
         fatal = deaths.why_fatal(stage, death) if stage else None
-        if by_chaos:
+        if by_chaos or death.items:  # for what it was running the item answers, as often as its stage lets it
             delay_s: float | None = 0.0
         else:
             delay_s = death.slot.restarts.died(self._settled[name])

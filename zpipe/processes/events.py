@@ -31,6 +31,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "draining": (),
     "left": ("status",),
     "scaled": ("before", "after", "why"),
+    "dead": ("path", "error"),
     "warning": (),
     "stopping": (),
     "ended": ("state", "error", "seconds"),
@@ -125,4 +126,4 @@ def tell(event: Event, log: EventLog, on_event: OnEvent) -> None:
 
 def log_event(event: Event) -> None:
     """Log what a user may care about as warnings; the rest is for who asks."""
-    _log.log(logging.WARNING if event.kind in ("warning", "stopping") else logging.INFO, event.text)
+    _log.log(logging.WARNING if event.kind in ("warning", "dead", "stopping") else logging.INFO, event.text)

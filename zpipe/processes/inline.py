@@ -24,8 +24,18 @@ from zpipe.processes import targets
 from zpipe.processes.caller import Caller
 from zpipe.processes.codec import WireCodec
 from zpipe.processes.events import FILE, Event, EventLog, ended, happened, log_event, started, tell
+from zpipe.processes.letters import Letters
 from zpipe.processes.prepare import prepare
-from zpipe.processes.report import DONE, FAILED, INTERRUPTED, ProcessReport, Report, read_memory, stage_report
+from zpipe.processes.report import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    ProcessReport,
+    Report,
+    read_memory,
+    stage_report,
+    with_letters,
+)
 from zpipe.processes.roles import role_of
 from zpipe.processes.runfolder import RunFolder
 from zpipe.processes.targets import call_hook, user_traceback, users_own
@@ -154,7 +164,8 @@ class Thread:
             stages.append(stage_report(node.stage.name, 1, 0, node.counters(seconds), seconds))
         rss, pss = read_memory(os.getpid())
         return Report(
-            name=self.plan.name, state=state, folder=self.folder.path, seconds=seconds, stages=tuple(stages),
+            name=self.plan.name, state=state, folder=self.folder.path, seconds=seconds,
+            stages=with_letters(stages, Letters(self.folder.dead)),
             processes=(ProcessReport("inline", "", 1, rss, pss),), error=error, detail=detail,
             seed=None,
         )  # fmt: skip
@@ -176,7 +187,9 @@ class Node:
         self.worker = Worker(stage.number + 1, role_of(plan, alone, 0, {}, {}), Limits())
         with self._inside():
             target = build(stage, Path(plan.folder))
-            self.caller = Caller(stage, target, self.worker, WireCodec(), time.monotonic, self.current)
+            self.caller = Caller(
+                stage, target, self.worker, WireCodec(), time.monotonic, self.current, letters=Letters(folder.dead)
+            )
             call_hook(stage, target, "warmup")
         self.trace = recorder(folder, self.caller)
         self._activity: Iterator[None] | None = None
@@ -208,6 +221,7 @@ class Node:
                 self._activity = self.trace.steps(self._activity, job)
         if self._activity is not None and not worker.outlet.backlog:
             called = True
+            time.sleep(max(0.0, self.caller.due_s - time.monotonic()))
             with self._inside():
                 if next(self._activity, self) is self:
                     self._activity = None
@@ -227,6 +241,7 @@ class Node:
             "dropped": counts.dropped,
             "dead": counts.dead,
             "out": self.worker.outlet.out_items,
+            "errors": self.caller.trouble.errors,
             "repeats": 0 if isinstance(intake, Source) else intake.repeats,
             "busy_s": self.caller.busy_s,
             "starved_s": max(0.0, seconds - self.caller.busy_s),

@@ -39,6 +39,7 @@ class Joiner:
         self.limits = worker.limits
         self.marked = self.worker.outlet.marked
         self.parent = parent
+        self.count = 0  # for whoever counts what it adds
         self.first: Path = ()
         self.last: Path = ()
         self.alone = False  # what was added last travels alone

@@ -25,9 +25,10 @@ from zpipe.processes.crew import Crew
 from zpipe.processes.dialogue import Dialogue, Message
 from zpipe.processes.events import FILE, Event, EventLog, OnEvent, ended, happened, log_event, started, tell
 from zpipe.processes.interrupts import Interrupts
+from zpipe.processes.letters import Letters
 from zpipe.processes.metrics import Metrics
 from zpipe.processes.prepare import prepare
-from zpipe.processes.report import DONE, FAILED, INTERRUPTED, Report
+from zpipe.processes.report import DONE, FAILED, INTERRUPTED, Report, with_letters
 from zpipe.processes.runfolder import LiveRun, RunFolder, announce, live_runs, make_sockets_dir, remove_sockets_dir
 from zpipe.processes.supervisor import GIVE_UP_DEATHS, Death, Program, Supervisor, last_line
 from zpipe.processes.tally import Tally
@@ -150,6 +151,8 @@ class Launcher:
             while not self._is_over(time.monotonic()):
                 self._turn()
             self._end_registry()
+            for event in self._watch.given_up():
+                self._event(event)
         report = self._report(time.monotonic() - started_s)
         self.folder.write("report.json", report.to_dict())
         return report
@@ -347,7 +350,7 @@ class Launcher:
         began = Counter(stage.name for stage in self._stages.values())
         return Report(
             name=self.plan.name, state=self._state, folder=self.folder.path, seconds=seconds,
-            stages=self._tally.stages(self.plan, began, seconds),
+            stages=with_letters(self._tally.stages(self.plan, began, seconds), Letters(self.folder.dead)),
             processes=self._tally.processes(self._supervisor.slots),
             error=self._error, detail=self._detail, seed=self._chaos.seed if self._chaos else None,
             kills=dict(self._chaos.kills) if self._chaos else {},

@@ -47,8 +47,9 @@ class Parent:
     def run(self) -> int:
         """Keep the workers running until each has left.  Raises RegistryError when no registry answers."""
         with Client(self.address) as client:  # one clear line here instead of one from each worker
-            client.request({"t": "PS"}, REGISTRY_TIMEOUT_S)
+            table = client.request({"t": "PS"}, REGISTRY_TIMEOUT_S)
             self._heard_s = time.monotonic()
+        timeout_s = next((row.get("timeout") for row in table["stages"] if row["name"] == self.stage), None)
         with ExitStack() as stack:
             blame = Path(tempfile.mkdtemp(prefix="zpipe-blame-"))
             stack.callback(shutil.rmtree, blame, ignore_errors=True)
@@ -60,7 +61,7 @@ class Parent:
                 noted = blame / str(number)
                 argv = commands.worker_argv(self.stage, self.address, noted, any_code=self.any_code)
                 env = commands.worker_environment(self.stage, {})
-                self._supervisor.add(Program(f"{self.stage}#{number}", argv, env, blame=noted))
+                self._supervisor.add(Program(f"{self.stage}#{number}", argv, env, None, noted, timeout_s))
             while not self._interrupts.taken() and not self._are_gone():
                 self._turn()
             if self._interrupts.count:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from zpipe.processes.letters import Letters
+
 MIB = 1024 * 1024
+COUNTS = ("done", "dropped", "dead", "out", "skipped", "errors", "repeats")
 DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
 
 
@@ -15,7 +18,8 @@ DONE, FAILED, INTERRUPTED = "done", "failed", "interrupted"
 class StageReport:
     """One stage: `taken` = done + dropped + dead; out and repeats are columns of their own.
 
-    `skipped` are outputs in whose place a reader that keeps only the latest got a newer one.  The shares are of the
+    `skipped` are outputs in whose place a reader that keeps only the latest got a newer one, `errors` those of the
+    dropped inputs that failed, at a stage with on_error = "skip".  The shares are of the
     workers' time and add up to 1 once anything was measured; rate is inputs a second.
     """
 
@@ -26,6 +30,7 @@ class StageReport:
     dead: int = 0
     out: int = 0
     skipped: int = 0
+    errors: int = 0
     repeats: int = 0
     restarts: int = 0
     rate: float = 0.0
@@ -121,7 +126,7 @@ class Report:
 
 def stage_report(name: str, workers: int, restarts: int, counters: Mapping[str, Any], seconds: float) -> StageReport:
     """Make a stage's line from its counters, summed over all lives of all its workers."""
-    counts = {key: int(counters.get(key, 0)) for key in ("done", "dropped", "dead", "out", "skipped", "repeats")}
+    counts = {key: int(counters.get(key, 0)) for key in COUNTS}
     spent_s = [float(counters.get(f"{key}_s", 0.0)) for key in ("busy", "starved", "blocked")]
     busy, starved, blocked = (x / sum(spent_s) if any(spent_s) else 0.0 for x in spent_s)
     return StageReport(
@@ -134,6 +139,11 @@ def stage_report(name: str, workers: int, restarts: int, counters: Mapping[str, 
         blocked=blocked,
         **counts,
     )
+
+
+def with_letters(stages: Iterable[StageReport], letters: Letters) -> tuple[StageReport, ...]:
+    """Return the lines with the dead as they are on disk: what a worker has counted since it last told dies with it."""
+    return tuple(replace(stage, dead=letters.count(stage.name)) for stage in stages)
 
 
 def read_memory(pid: int) -> tuple[int, int]:

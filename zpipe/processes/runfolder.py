@@ -34,6 +34,7 @@ class RunFolder:
         self.logs = path / "logs"
         self.saves = path / "saves"
         self.blame = path / "blame"
+        self.dead = path / "dead"  # there once an item was given up
         self.trace = path / "trace"  # there while a run is traced
 
     @classmethod

@@ -55,7 +55,7 @@ class SourceCalls:
                 raise self.caller.failed(error, here, 0) from error
             if not count:
                 self.caller.calls[bucket(clock() - began)] += 1
-            part = self.caller.encoded(self.caller.codec.encode, item, here, 0)
+            part = self.caller.encoded(item, here, 0)
             alone = travels_alone(part, self.caller.limits)
             if alone and parts:
                 self._positions(source, job.source, parts, nbytes)

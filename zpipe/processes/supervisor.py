@@ -15,13 +15,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zpipe.processes.blame import has_settled, read_blame, read_reaches
+from zpipe.processes.blame import Noted, Stretch, describe, running_since_s
 from zpipe.values.errors import RunError
 
 GIVE_UP_DEATHS = 5
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 30.0
 TERM_GRACE_S = 2.0
+ABORT_GRACE_S = 0.5
+LOOK_MIN_S, LOOK_MAX_S = 0.01, 0.25  # how often to look whether a call takes too long
+SAID_LINES, SAID_BYTES = 20, 4096  # of a dead program's output that are kept
 WITHOUT_PIDFD_S = 0.05  # how often to look where the system has no pidfd
 
 
@@ -34,6 +37,7 @@ class Program:
     env: Mapping[str, str]
     log: Path | None = None
     blame: Path | None = None
+    timeout_s: float | None = None  # of one call, as it is noted in `blame`
 
 
 class Restarts:
@@ -67,6 +71,8 @@ class Slot:
     lives: int = 0
     due_s: float | None = 0.0  # when the next life starts; None: not at all
     extra: tuple[str, ...] = ()  # arguments of the next life only
+    log_from: int = 0  # where the output of the present life begins
+    overdue_s: float | None = None  # since when its call has taken too long
     _process: subprocess.Popen[bytes] | None = None
     _pidfd: int | None = None
 
@@ -93,14 +99,23 @@ class Death:
     slot: Slot
     pid: int
     status: int
-    running: str  # what it had noted before its call, "" when unknown
+    items: tuple[Stretch, ...] = ()  # what it had noted before its call, nothing when unknown
     settled: bool = False  # whether it had settled an input in this life
     reaches: Mapping[int, int] = field(default_factory=dict)  # of a source: how far its partitions had got
+    said: str = ""  # the last lines of its output
+    timed_out: bool = False  # ended by us because its call took too long
 
     @property
     def how(self) -> str:
         """Say how it ended: `killed by SIGKILL`, `exited 7`."""
+        if self.timed_out:
+            return f"took longer than timeout = {self.slot.program.timeout_s:g} s"
         return describe_status(self.status)
+
+    @property
+    def running(self) -> str:
+        """Name what it was running, "" when unknown."""
+        return describe(self.items)
 
 
 class Supervisor:
@@ -145,11 +160,26 @@ class Supervisor:
                 poll.register(slot._pidfd, select.POLLIN)
             else:
                 timeout_s = min(timeout_s, WITHOUT_PIDFD_S)
+            if slot.program.timeout_s is not None:
+                self._look_at_time(slot, slot.program.timeout_s)
+                timeout_s = min(timeout_s, max(LOOK_MIN_S, min(slot.program.timeout_s / 10, LOOK_MAX_S)))
         due = [slot.due_s for slot in self.slots.values() if slot.due_s is not None]
         if due:
             timeout_s = min(timeout_s, max(0.0, min(due) - self._clock()))
         poll.poll(max(0.0, timeout_s) * 1000)
         return [death for slot in running if (death := self._reap(slot))]
+
+    def _look_at_time(self, slot: Slot, timeout_s: float) -> None:
+        """End a life whose call takes too long: SIGABRT lets Python say where it is, SIGKILL follows."""
+        now_s = self._clock()
+        if slot.overdue_s is not None:
+            if now_s - slot.overdue_s >= ABORT_GRACE_S:
+                self.kill(slot)
+            return
+        since_s = running_since_s(slot.program.blame) if slot.program.blame else None
+        if since_s is not None and now_s - since_s >= timeout_s:
+            slot.overdue_s = now_s
+            self.kill(slot, signal.SIGABRT)
 
     def kill(self, slot: Slot, how: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to the present life of a slot and to what it has started."""
@@ -186,6 +216,7 @@ class Supervisor:
     def _start(self, slot: Slot) -> None:
         program = slot.program
         log = open(program.log, "ab") if program.log else None  # noqa: SIM115
+        slot.log_from, slot.overdue_s = log.tell() if log else 0, None
         try:
             slot._process = subprocess.Popen(
                 [*program.argv, *slot.extra], env=dict(program.env), stdin=subprocess.DEVNULL, stdout=log,
@@ -210,7 +241,11 @@ class Supervisor:
             os.close(slot._pidfd)
         slot._process = slot._pidfd = None
         blame = slot.program.blame
-        death = Death(slot, process.pid, status, read_blame(blame), has_settled(blame), read_reaches(blame))
+        noted, said = Noted(blame), last_lines(slot.program.log, slot.log_from)
+        death = Death(
+            slot, process.pid, status, noted.items, noted.has_settled, noted.reaches, said,
+            timed_out=slot.overdue_s is not None,
+        )  # fmt: skip
         if blame is not None:
             blame.unlink(missing_ok=True)  # the next life may die before it has notes of its own
         return death
@@ -228,12 +263,17 @@ def describe_status(status: int) -> str:
 
 def last_line(log: Path | None) -> str:
     """Return the last line that a program wrote, "" without one."""
+    return last_lines(log).rpartition("\n")[2].strip()
+
+
+def last_lines(log: Path | None, start: int = 0) -> str:
+    """Return the last lines that a program wrote from byte `start` of its log on, "" without any."""
     if log is None or not log.exists():
         return ""
     with open(log, "rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
+        file.seek(max(start, log.stat().st_size - SAID_BYTES))
         lines = file.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].strip() if lines else ""
+    return "\n".join(lines[-SAID_LINES:])
 
 
 def _has_ended(pid: int) -> bool:

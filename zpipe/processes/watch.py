@@ -9,9 +9,11 @@ from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from zpipe.processes.events import Event, happened
+from zpipe.processes.letters import Letters
 from zpipe.processes.runfolder import RunFolder
 
 LONG_CALL_S = 30.0  # a call that takes longer is worth one warning
+LETTERS_MAX = 10  # dead letters of a stage that are told of one by one
 JOINED = ("live", "drain")  # states of a worker that takes part
 
 
@@ -25,11 +27,16 @@ class Watch:
         self._warned: set[tuple[str, str]] = set()
         self._wanted: dict[str, int] = {}  # workers, by stage
         self._leaving: set[int] = set()
+        self._stages: set[str] = set()
+        self._letters = Letters(folder.dead)
+        self._dead: dict[str, frozenset[str]] = {}  # by stage, the paths that were told of
 
     def see(self, table: Mapping[str, Any]) -> Iterator[Event]:
         """Yield what is new."""
         for stage in table["stages"]:
             yield from self._scaled(stage)
+            self._stages.add(stage["name"])
+        yield from self.given_up()
         rows = {row["inc"]: row for row in table["workers"]}
         for inc in self._there.keys() - rows.keys():
             row = self._there.pop(inc)
@@ -60,6 +67,26 @@ class Watch:
             yield happened("scaled", line, stage=name, before=before, after=wanted, why="by hand")
         if wanted:
             self._wanted[name] = wanted
+
+    def given_up(self) -> Iterator[Event]:
+        """Yield what is new among the dead letters."""
+        for stage in sorted(self._stages):
+            yield from self._given_up(stage)
+
+    def _given_up(self, stage: str) -> Iterator[Event]:
+        before = self._dead.get(stage, frozenset())
+        paths = self._letters.paths(stage)
+        new = sorted(paths - before)
+        if not new:
+            return
+        self._dead[stage] = paths | before
+        room = max(0, LETTERS_MAX - len(before))
+        for letter in self._letters.read(stage, new[:room]):
+            line = f"{stage}: {letter.path} is a dead letter: {letter.error}"
+            yield happened("dead", line, stage=stage, path=letter.path, error=letter.error)
+        if len(before) <= LETTERS_MAX < len(paths | before):
+            line = f"{stage}: further dead letters are not told of one by one: zpipe dead ls"
+            yield happened("warning", line, stage=stage)
 
     def _warn(self, row: Mapping[str, Any]) -> Iterator[Event]:
         worker, call = row["worker"], row["running"]

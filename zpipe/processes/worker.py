@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import faulthandler
 import gc
 import math
 import os
@@ -31,6 +32,7 @@ from zpipe.processes.caller import Caller
 from zpipe.processes.codec import WireCodec
 from zpipe.processes.control import Control
 from zpipe.processes.exits import EXIT_DONE, EXIT_DRAINED, EXIT_FAILED, EXIT_FENCED
+from zpipe.processes.letters import Letters
 from zpipe.processes.links import Links, host_address
 from zpipe.processes.roles import role_of
 from zpipe.processes.runfolder import RunFolder
@@ -135,7 +137,7 @@ class WorkerProcess:
         failpoints.arm(stage.stage, folder)
         self.current = context.Current(
             stage.name, worker=welcome["worker"], lane_names=plan.lane_names, run_key=welcome["run_key"],
-            run_folder=folder, variant=stage.variant,
+            run_folder=Path(plan.home or folder), variant=stage.variant,
         )  # fmt: skip
         context.enter(self.current)
         target = build(stage, Path(plan.folder))
@@ -151,8 +153,11 @@ class WorkerProcess:
             worker.intake.stopping = welcome["desired"] == "drain"
             self._publish_sources(worker)
         saves = Saves(folder / "saves", stage.name, welcome["fence"])
-        blame = Blame(self.options.blame, self.current, tuple(marks))
-        self.caller = Caller(stage, target, worker, WireCodec(), time.monotonic, self.current, blame=blame)
+        blame = Blame(self.options.blame, self.current, tuple(marks), timed=stage.timeout is not None)
+        self.caller = Caller(
+            stage, target, worker, WireCodec(), time.monotonic, self.current, blame, Letters(RunFolder(folder).dead)
+        )
+        self.caller.trouble.suspect(welcome["suspects"])
         self.links = Links(
             worker, host=host_address(), sockets_dir=welcome.get("sockets_dir"),
             transport=welcome.get("transport", "auto"), stage=stage.name, save=lambda save: self._save(saves, save),
@@ -262,7 +267,7 @@ class WorkerProcess:
                     activity = caller.perform(job)
                     if trace is not None:
                         activity = trace.steps(activity, job)
-            if activity is not None and not worker.outlet.backlog:
+            if activity is not None and not worker.outlet.backlog and now_s >= caller.due_s:
                 if next(activity, activity) is activity:
                     activity = None
                     self.called_s = None
@@ -271,8 +276,9 @@ class WorkerProcess:
             worker.dispatch(now_s)
             links.act(now_s)
             blocked = worker.outlet.backlog
-            idle = activity is None and worker.is_idle
-            if idle:
+            waits = activity is not None and now_s < caller.due_s
+            idle = waits or (activity is None and worker.is_idle)
+            if idle and not waits:
                 caller.idle()
             due = frames >= limits.ack_frames or now_s - flushed_s >= limits.ack_s
             held_back = not due and worker.may_wait
@@ -285,10 +291,11 @@ class WorkerProcess:
                     caller.blame.settled[0] = 1
                 if isinstance(worker.intake, Source):
                     self._publish_sources(worker)
-            if (idle and worker.is_idle) or blocked:
+            if waits or (idle and worker.is_idle) or blocked:
                 waiting = links.retry(now_s) or held_back
                 if not (self.control.inbox or worker.actions):
-                    readable = links.wait(RETRY_MS if waiting else _sleep_ms(worker.due_s, now_s))
+                    due_s = caller.due_s if waits else worker.due_s
+                    readable = links.wait(RETRY_MS if waiting else _sleep_ms(due_s, now_s))
                     slept_s = clock() - now_s
                     if heard in readable:
                         self._heed(clock())  # even when there is nothing: what woke us is taken note of
@@ -303,7 +310,7 @@ class WorkerProcess:
 
     def _heed(self, now_s: float) -> None:
         """Take in what the registry says."""
-        assert self.worker is not None and self.taps is not None
+        assert self.worker is not None and self.taps is not None and self.caller is not None
         self.control.clear()
         while self.control.inbox:
             state = self.control.inbox.popleft()
@@ -311,6 +318,7 @@ class WorkerProcess:
             if "roster" in state:
                 self._take_roster(now_s, state["roster"])
             self.taps.heed(state.get("taps", ()), now_s)
+            self.caller.trouble.suspect(state.get("suspects", ()))
         if not isinstance(self.worker.intake, Source):
             self.worker.draining = self.desired == "drain"
         elif self.desired == "drain":
@@ -382,6 +390,7 @@ class WorkerProcess:
             "state": self.state, "inbox": links.inbox_endpoints, "acks": links.acks_endpoints,
             "counters": self._counters(), "running": running, "sources": self.sources,
             "calls": {} if self.caller is None else dict(self.caller.calls), "edges": self._edges(worker, links),
+            "resolved": [] if self.caller is None else list(self.caller.trouble.resolved),
         }  # fmt: skip
 
     def _edges(self, worker: Worker, links: Links) -> dict[int, dict[str, Any]]:
@@ -407,6 +416,7 @@ class WorkerProcess:
         return {
             "in": counters.arrived, "done": counters.done, "dropped": counters.dropped, "dead": counters.dead,
             "out": worker.outlet.out_items, "skipped": worker.outlet.skipped_items,
+            "errors": caller.trouble.errors,
             "repeats": 0 if isinstance(intake, Source) else intake.repeats,
             "queued": 0 if isinstance(intake, Source) else intake.queued_items,
             "in_flight": worker.outlet.unsettled_items,
@@ -473,6 +483,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group: the launcher decides
     die_with(options.parent)
     keep_memory()
+    faulthandler.enable(all_threads=False)  # the last lines of one that a crash ends say where
     return WorkerProcess(options).run()
 
 

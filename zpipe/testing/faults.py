@@ -18,6 +18,7 @@ class Faults:
     kills: float = 0.0  # one worker
     mid_action: float = 0.0  # chance that a kill waits for the middle of a list of actions
     massacres: float = 0.0  # all workers of a stage, or all workers
+    in_call: float = 0.0  # chance that a worker dies in a call
     pauses: float = 0.0
     pause_s: float = 3.0
     cuts: float = 0.0  # a link is reset, with what was on its way

@@ -8,7 +8,7 @@ either end; a kill may fall between any two actions, so also between a save and 
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -20,9 +20,11 @@ from zpipe.core.limits import Limits
 from zpipe.core.memory import Save
 from zpipe.core.outlet import Link, Peer
 from zpipe.core.source import Position, Source
+from zpipe.core.suspects import Suspects
 from zpipe.core.worker import Role, Worker
 from zpipe.processes.caller import Caller, thaw
 from zpipe.processes.roles import role_of
+from zpipe.testing.ailing import Deadly, Notes, Shelf
 from zpipe.testing.faults import TICK_S, Faults, strike
 from zpipe.values.context import Current
 from zpipe.values.paths import Run
@@ -65,7 +67,7 @@ class PlainCodec:
         return thaw(part.value)
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """A node died between two actions."""
 
 
@@ -102,12 +104,32 @@ class Node:
                           run_folder=PathOnDisk("."))  # fmt: skip
         target = world.targets[stage.name]
         made = target(self) if stage.role == "source" else target()
-        self.caller = world.caller_type(stage, made, self.worker, world.codec, lambda: world.now_s, current)
+        self.notes = Notes(current)
+        self.caller = world.caller_type(
+            stage, made, self.worker, world.codec, lambda: world.now_s, current, self.notes, world.letters
+        )
+        self.caller.trouble.say = lambda line: None
+        self.caller.trouble.suspect(world.suspects.of(stage))
+        if stage.role != "source":
+            self.caller.call = self._calling(self.caller.call)
+        if stage.form == "commit":
+            made.commit = self._calling(made.commit)
         self.fence = world.fences[stage.name] = world.fences.get(stage.name, 0) + 1
         save = world.adopt_save(stage.name, self.fence)
         if stage.memory and save is not None:
             self.worker.restore(save)
             self.caller.restore(save.state)
+
+    def _calling(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the stage's code as one that a worker may die in."""
+        world = self.world
+
+        def called(*args: Any) -> Any:
+            if world.now_s < world.faults.until_s and world.random.random() < world.faults.in_call:
+                raise Deadly
+            return call(*args)
+
+        return called
 
     def run(self) -> None:
         """Let the worker's loop turn once."""
@@ -116,6 +138,8 @@ class Node:
             self._turn()
         except Killed:
             world.kill(self)
+        except Deadly:
+            world.died(self)
 
     def _turn(self) -> None:
         worker, now_s = self.worker, self.world.now_s
@@ -129,6 +153,9 @@ class Node:
                 self.activity = self.caller.perform(job)
                 cost += self.world.service_s(self.stage, job.n)
             if worker.outlet.backlog:
+                break
+            if self.caller.due_s > now_s:
+                self.world.wake(self, self.caller.due_s)
                 break
             worked = True
             if next(self.activity, self) is self:
@@ -220,6 +247,8 @@ class World:
 
     worker_type = Worker
     caller_type = Caller
+    letters_type = Shelf
+    suspects_type = Suspects
 
     def __init__(
         self,
@@ -255,6 +284,9 @@ class World:
         self.deaths = 0
         self.leavings = 0
         self.version = 0
+        self.letters = self.letters_type()
+        self.suspects = self.suspects_type({}, {})
+        self.deaths_of: Counter[tuple[str, str]] = Counter()  # by stage and path, of workers that ran the item alone
         self.peak_unsettled = 0
         self.peak_unconsumed = 0  # items that one link had brought and its receiver not consumed
         for stage in plan.stages:
@@ -344,6 +376,7 @@ class World:
             return
         node.alive = False
         self.deaths += 1
+        self.suspects.blame(node.stage, list(node.notes.last), "killed")
         del self.nodes[node.inc]
         if isinstance(node.worker.intake, Source):
             for number, partition in node.worker.intake.partitions.items():
@@ -357,6 +390,13 @@ class World:
             return
         self.at(self.now_s + self.random.random() * self.faults.restart_s, self.start, node.stage, node.slot)
         self.at(self.now_s + self.random.random() * 0.02, self.push_rosters)
+
+    def died(self, node: Node) -> None:
+        """Let a worker end in a call."""
+        node.notes.die()
+        if len(node.notes.last) == 1:
+            self.deaths_of[node.stage.name, node.notes.last[0][0]] += 1
+        self.kill(node)
 
     def leave(self, node: Node) -> None:
         """Let a drained worker go: what it has sent arrives; another one takes its place some time later."""
@@ -428,6 +468,7 @@ class World:
     def _roster(self, node: Node, version: int, receivers: list[Peer], senders: set[int]) -> None:
         if node.alive and version > node.version:
             node.version = version
+            node.caller.trouble.suspect(self.suspects.of(node.stage))
             live = [peer for peer in receivers if peer.inc in self.nodes]
             node.worker.roster(self.now_s, live, senders & self.nodes.keys())
             self.wake(node, self.now_s)
@@ -481,6 +522,8 @@ class World:
     def watch(self, node: Node) -> None:
         """Take in what the node would tell the registry."""
         intake = node.worker.intake
+        if self.now_s >= self.registry_up_s:
+            self.suspects.resolve(node.stage, list(node.caller.trouble.resolved))
         if isinstance(intake, Source):
             self.peak_unsettled = max(
                 self.peak_unsettled, max((p.unsettled for p in intake.partitions.values()), default=0)

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from zpipe.values.errors import ConfigError
-from zpipe.values.paths import Run
+from zpipe.values.paths import Again, LaneNames, Run
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -56,14 +56,14 @@ class Current:
     """
 
     __slots__ = ("_rng", "_rng_of", "block", "index", "run", "run_folder", "run_key", "lane_names", "stage",
-                 "variant", "worker")  # fmt: skip
+                 "tries", "variant", "worker")  # fmt: skip
 
     def __init__(
         self,
         stage: str,
         *,
         worker: str,
-        lane_names: Mapping[int, str],
+        lane_names: LaneNames,
         run_key: int,
         run_folder: Path,
         variant: Mapping[str, Any] | None = None,
@@ -76,6 +76,7 @@ class Current:
         self.variant = MappingProxyType(dict(variant or {}))
         self.run: Run | None = None
         self.index = 0
+        self.tries = 0  # of the call at hand that have failed
         self.block: Sequence[tuple[Run, int]] | None = None
         self._rng: Generator | None = None
         self._rng_of: tuple[Any, ...] = ()
@@ -85,14 +86,19 @@ class Current:
         run, index = self._at("item", k)
         if run is None:
             raise ConfigError(f"stage {self.stage!r} calls zp.item() before its first item: call it in __call__")
-        source = self.lane_names.get(run.lane, str(run.lane)).partition(">")[0]
-        name, _, partition = source.partition("[")
-        siblings = sum(other.partition("[")[0] == name for other in self.lane_names.values() if ">" not in other)
+        path, position = run.text(self.lane_names, index), run.path(index)[1]
+        lane = self.lane_names.get(run.lane, str(run.lane))
+        if isinstance(lane, Again):
+            lane, _, numbers = path.rpartition(":")
+            position = int(numbers.partition("#")[0].partition(".")[0])
+        name, _, partition = lane.partition(">")[0].partition("[")
+        names = [str(other) for other in self.lane_names.values()]
+        siblings = sum(other.partition("[")[0] == name for other in names if ">" not in other)
         return Item(
-            path=run.text(self.lane_names, index),
-            position=run.path(index)[1],
+            path=path,
+            position=position,
             epoch=run.epoch,
-            attempt=run.attempt,
+            attempt=run.attempt + self.tries,
             variant=self.variant,
             worker=self.worker,
             partition=int(partition.rstrip("]") or 0),

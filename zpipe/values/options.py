@@ -69,6 +69,11 @@ def _seconds(value: Any) -> str | None:
     return None if good else "must be a number of seconds, at least 0"
 
 
+@shaped(type="number", exclusiveMinimum=0)
+def _timeout(value: Any) -> str | None:
+    return "must be a number of seconds, more than 0" if _seconds(value) or not value else None
+
+
 @shaped(type="boolean")
 def switch(value: Any) -> str | None:
     """Return the rule that a value which is neither true nor false breaks."""
@@ -148,6 +153,18 @@ class Options:
     unmatched: str = _option(
         "drop", word("drop", "stop"), "of a join: what becomes of an item that finds no partner", of="reader"
     )
+    retries: int | None = _option(
+        None, whole(0), "how often an item that failed is tried again; unset: 3 times if its worker died", of="reader"
+    )
+    on_error: str = _option(
+        "stop",
+        word("stop", "skip", "dead-letter"),
+        'then the run ends (`"stop"`), or goes on without the item: `"skip"`, or keep it as a `"dead-letter"`',
+        of="reader",
+    )
+    timeout: float | None = _option(
+        None, _timeout, "seconds that a call may take, else its worker is killed and it has failed", of="reader"
+    )
     grid: dict[str, list[Any]] = _option(
         {}, _grid, "a table of lists: one variant per combination, its values among the args"
     )
@@ -185,10 +202,7 @@ SOURCE_ONLY = frozenset(name for name, f in FIELDS.items() if f.metadata["of"] =
 READER_ONLY = frozenset(name for name, f in FIELDS.items() if f.metadata["of"] == "reader")
 
 # Words of pipelines that this version refuses with a line of their own instead of a "did you mean".
-LATER = frozenset(
-    ("listen", "cmd", "python", "image", "retries", "on_error",
-     "timeout", "restart", "outputs")
-)  # fmt: skip
+LATER = frozenset(("listen", "cmd", "python", "image", "restart", "outputs"))
 
 
 def default_of(f: Any) -> Any:

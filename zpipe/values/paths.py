@@ -7,7 +7,8 @@ child.  A replay makes the same paths again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
@@ -22,6 +23,34 @@ class Mark(IntEnum):
     END = 2  # the split above had as many children as this element says
     EPOCH = 3  # the source has finished an epoch
     FIN = 4  # the source has finished
+
+
+@dataclass(frozen=True)
+class Again:
+    """The name of a lane on which items travel once more: as text they have the paths that they had.
+
+    `paths` are those texts by position, `arms` the names of the fan-outs since, `>left`.
+    """
+
+    source: str
+    arms: str
+    paths: Sequence[str]
+
+    def __str__(self) -> str:
+        return self.source + self.arms
+
+    def format(self, path: Path, digest: int) -> str:
+        """Write the path as text."""
+        if path[1] >= len(self.paths):
+            return format_path(str(self), path, digest)  # of a mark, which nobody had before
+        head, _, group = self.paths[path[1]].partition("#")
+        name, _, numbers = head.rpartition(":")
+        group = f"{digest:x}" if digest else group
+        text = f"{name}{self.arms}:{'.'.join((numbers, *map(str, path[2:])))}"
+        return f"{text}#{group}" if group else text
+
+
+LaneNames = Mapping[int, str | Again]
 
 
 class Run:
@@ -98,7 +127,7 @@ class Run:
             attempt=self.attempt, marks=self.marks,
         )  # fmt: skip
 
-    def text(self, lane_names: Mapping[int, str], i: int = 0) -> str:
+    def text(self, lane_names: LaneNames, i: int = 0) -> str:
         """Write the path of the `i`-th item, with its digest, as text."""
         return format_path(lane_names.get(self.lane, str(self.lane)), self.path(i), self.digest)
 
@@ -119,10 +148,12 @@ class Run:
         return f"Run({self.path(0)} n={self.n}{marks})"
 
 
-def format_path(name: str, path: Path, digest: int = 0) -> str:
+def format_path(name: str | Again, path: Path, digest: int = 0) -> str:
     """Write a path as text, `crops:12.3`, with the digest of a group behind `#`; `name` is the lane's.
 
     The text is unique within a run and the same in every replay: sinks commit by it.
     """
+    if isinstance(name, Again):
+        return name.format(path, digest)
     numbers = ".".join(str(x) for x in path[1:])
     return f"{name}:{numbers}#{digest:x}" if digest else f"{name}:{numbers}"

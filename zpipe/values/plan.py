@@ -15,10 +15,12 @@ from typing import Any
 
 from zpipe.values.callables import CallableInfo, form_of, resolve
 from zpipe.values.code import imported
+from zpipe.values.paths import Again
 from zpipe.values.pipeline import Pipeline
 from zpipe.values.stage import JOIN, JOIN_ON, StageSpec
 
 MEMORY_HOOKS = frozenset(("state", "finish", "epoch_end"))
+DEATHS_RETRIED = 3
 SPLITTING = frozenset(("zpipe.stages:shuffle", "zpipe.stages:rechunk"))
 
 
@@ -75,6 +77,9 @@ class StagePlan:
     replay: str = "skip"
     checkpoint: int | None = None
     limit: int | None = None  # of a source: most items per epoch, over all partitions
+    retries: int | None = None  # of an item that failed
+    on_error: str = "stop"
+    timeout: float | None = None  # of a call, in seconds
     workers_max: int | None = None  # of a stage that scales itself from `workers` on; else None
     variant: dict[str, Any] = field(default_factory=dict)
 
@@ -90,6 +95,16 @@ class StagePlan:
         return n + (self.lanes.index(lane) < rest)
 
     @property
+    def tries(self) -> int:
+        """Return how often an item may fail with an error."""
+        return (self.retries or 0) + 1
+
+    @property
+    def deaths(self) -> int:
+        """Return how often a worker may die of an item: unless told otherwise oftener, for it may be innocent."""
+        return (DEATHS_RETRIED if self.retries is None else self.retries) + 1
+
+    @property
     def loses_state(self) -> bool:
         """Tell whether the stage accumulates what a death of its worker would lose."""
         return "finish" in self.hooks and "state" not in self.hooks
@@ -103,9 +118,10 @@ class Plan:
     folder: str
     stages: tuple[StagePlan, ...]
     edges: tuple[EdgePlan, ...]
-    lane_names: dict[int, str]
+    lane_names: dict[int, str | Again]
     origins: dict[int, int]  # lane -> the lane that the source, or the hook, made it on
     code: dict[str, str] = field(default_factory=dict)  # the user's modules behind it: name -> sha256 of its file
+    home: str = ""  # the run folder that stages are told of, where it is another run's: of one whose items go again
 
     @property
     def run_key(self) -> int:
@@ -122,7 +138,10 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain data, for msgpack or JSON."""
         data = asdict(self)
-        data["lane_names"] = [[lane, name] for lane, name in self.lane_names.items()]
+        data["lane_names"] = [
+            [lane, name if isinstance(name, str) else [name.source, name.arms, list(name.paths)]]
+            for lane, name in self.lane_names.items()
+        ]
         data["origins"] = [[lane, origin] for lane, origin in self.origins.items()]
         return data
 
@@ -132,8 +151,11 @@ class Plan:
         plain = ("args", "env", "variant")
         stages = tuple(StagePlan(**{k: v if k in plain else _tuples(v) for k, v in s.items()}) for s in data["stages"])
         edges = tuple(EdgePlan(**{k: _tuples(v) for k, v in edge.items()}) for edge in data["edges"])
-        lanes, origins = dict(data["lane_names"]), dict(data["origins"])
-        return cls(data["name"], data["folder"], stages, edges, lanes, origins, dict(data["code"]))
+        lanes = {lane: name if isinstance(name, str) else Again(*name) for lane, name in data["lane_names"]}
+        return cls(
+            data["name"], data["folder"], stages, edges, lanes, dict(data["origins"]), dict(data["code"]),
+            data.get("home", ""),
+        )  # fmt: skip
 
 
 def _tuples(value: Any) -> Any:
@@ -229,7 +251,8 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
                 depths=tuple(sorted(arriving.items())), hook_lane=hook,
                 hooks_above=tuple(sorted(lane for lane in arriving if lane in lanes.hooks)),
                 epochs=options.epochs, partitions=options.partitions, replay=options.replay,
-                checkpoint=options.checkpoint, variant=variant, spread=spec.joins,
+                checkpoint=options.checkpoint, variant=variant,
+                retries=options.retries, on_error=options.on_error, timeout=options.timeout, spread=spec.joins,
                 block=args["size"] if spec.groups_arrivals else options.batch_size or 0, wait_s=options.max_wait_s,
                 kept=tuple(sorted(leaving)) if spec.run in (JOIN, JOIN_ON) else (),
             )
@@ -246,7 +269,7 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
             read, keep = reading.outputs_of(spec.name), reading.keeps(spec.name)
             edges.append(EdgePlan(k, number, below, leads_to_memory[below], tuple(changed.items()), read, keep))
     edges.sort(key=lambda edge: edge.number)
-    return Plan(name, folder, tuple(stages), tuple(edges), lanes.names, lanes.origins)
+    return Plan(name, folder, tuple(stages), tuple(edges), dict(lanes.names), lanes.origins)
 
 
 class _Lanes:
