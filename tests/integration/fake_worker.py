@@ -39,7 +39,8 @@ def main() -> int:
     welcome = control.welcome(30)
     current = Current(args.stage, worker="", lane_names={0: "numbers"}, run_key=0, run_folder=Path())
     blame = Blame(Path(args.blame), current)
-    blame.note(Run(0, 0, (), 5, None), 3)
+    if args.stage != "crashes-idle":
+        blame.note(Run(0, 0, (), 5, None), 3)
     once = os.path.join(welcome["run_folder"], f"once-{welcome['worker']}")
     behave(args.stage, once, control, inc)
     state |= {"state": "live", "counters": {"in": 5, "done": 5, "out": 5, "busy_s": 3.0, "starved_s": 1.0}}
@@ -68,7 +69,7 @@ def behave(stage: str, once: str, control: Control, inc: int) -> None:
     """Fail as the stage's name says: in the first life only, or in every life."""
     first = not os.path.exists(once)
     open(once, "w").close()
-    if stage == "crashes" or (stage == "crashes-once" and first):
+    if stage in ("crashes", "crashes-idle") or (stage == "crashes-once" and first):
         os.kill(os.getpid(), 9)
     if stage == "leaves-once" and first:
         os._exit(0)

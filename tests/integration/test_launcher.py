@@ -100,16 +100,28 @@ def test_a_worker_that_leaves_unasked_comes_back(tmp_path: Path) -> None:
     assert mine[0][1].startswith("leaves-once-1 exited 0")
 
 
-def test_a_worker_that_always_dies_fails_the_run(tmp_path: Path) -> None:
+def test_an_item_that_always_kills_its_worker_fails_the_run(tmp_path: Path) -> None:
     events: list[Event] = []
     report = launch(*make_plan(tmp_path, "make", "crashes"), on_event=events.append)
+    assert [e.data["running"] for e in events if e.kind == "died"] == ["numbers:3"] * 4
+    assert (events[-1].kind, events[-1].data["state"], events[-1].data["error"]) == ("ended", "failed", report.error)
+    assert (report.state, report.error) == (
+        "failed",
+        "stage 'crashes' at numbers:3: its worker died 4 times while running it, the last time: killed by SIGKILL: "
+        'mend its code, or set on_error = "dead-letter" to go on without such items',
+    )
+
+
+def test_a_worker_that_always_dies_fails_the_run(tmp_path: Path) -> None:
+    events: list[Event] = []
+    report = launch(*make_plan(tmp_path, "make", "crashes-idle"), on_event=events.append)
     assert [e.data["again"] for e in events if e.kind == "died"] == [True, True, True, True, False]
     assert [e.data["life"] for e in events if e.kind == "restarted"] == [2, 3, 4, 5]
     assert (events[-1].kind, events[-1].data["state"], events[-1].data["error"]) == ("ended", "failed", report.error)
     assert (report.state, report.error.partition(": its output")[0]) == (
         "failed",
-        "stage 'crashes': worker crashes-1 died 5 times in a row without settling an input, the last time "
-        "killed by SIGKILL while running numbers:3",
+        "stage 'crashes-idle': worker crashes-idle-1 died 5 times in a row without settling an input, the last time "
+        "killed by SIGKILL",
     )
 
 

@@ -29,10 +29,16 @@ if "ZPIPE_WORKER" in os.environ and Path("no-gpu").exists():
 def double(x):
     return 2 * x
 
-def patient(x):
-    if not Path("enough").exists():
-        os._exit(7)
-    return 2 * x
+class Patient:
+    def warmup(self):
+        if not Path("enough").exists():
+            os._exit(7)
+
+    def __call__(self, x):
+        return 2 * x
+
+def breaks(x):
+    os._exit(7)
 
 class Dies:
     def __init__(self):
@@ -101,7 +107,7 @@ def test_a_service_goes_on_in_the_background_until_it_is_told_to_end(place: Plac
 
 
 def test_a_worker_that_keeps_dying_is_started_again_for_ever(place: Place, bell: Bell) -> None:
-    up = place.run("up", place.pipeline(FLOWING.replace("stages:double", "more:patient")))
+    up = place.run("up", place.pipeline(FLOWING.replace("stages:double", "more:Patient")))
     folder = folder_of(up)
     joined = place.start("worker", "double", "--registry", address_of(up))
     joined.says("double#0 died 6 times in a row without settling an input, the last time exited 7")
@@ -120,6 +126,14 @@ def test_a_worker_that_keeps_dying_is_started_again_for_ever(place: Place, bell:
     assert len(warnings) == len(died) - 4
     assert warnings[0].startswith("double-1 died 5 times in a row without settling an input, the last time exited 7")
     assert warnings[1].endswith(", and is started again in 1.6 s")
+
+
+def test_an_item_that_kills_its_workers_ends_a_service(place: Place, bell: Bell) -> None:
+    up = place.run("up", place.pipeline(FLOWING.replace("stages:double", "more:breaks")))
+    wait_until(lambda: of_kind(folder_of(up), "ended"))
+    (ended,) = of_kind(folder_of(up), "ended")
+    assert ended["data"]["state"] == "failed"
+    assert "its worker died 4 times while running it, the last time: exited 7" in ended["data"]["error"]
 
 
 def test_workers_that_have_joined_leave_when_registry_and_launcher_are_killed(place: Place, bell: Bell) -> None:

@@ -113,13 +113,13 @@ def _judge_dead(
     surely_given: dict[str, list[tuple[str, Any]]],
 ) -> tuple[str, str]:
     """Judge the dead letters: those, and only those, that have failed as often as their stage allows."""
-    for step in steps:
+    for step in [step for step in steps if step.ails]:
         found = world.letters.letters.get(step.name, {})
         strangers = found.keys() - {path for path, _ in given[step.name]}
         if any(not path.startswith(_halves(world, plan)) for path in strangers):
             return "twice", f"{step.name}: letters of {sorted(strangers)[:3]}"
         sure = {path for path, _ in surely_given[step.name]}
-        for path, value in given[step.name] if step.ails else ():
+        for path, value in given[step.name]:
             ails = ailment(step, value) if step.kind != "split" or children(step, value) else ""
             stage = plan.stage(step.name)
             killed = world.deaths_of.get((step.name, path), 0) >= stage.deaths
@@ -146,7 +146,7 @@ def _judge(
         return "twice", f"{database.conflicts} paths came with two values"
     for sink, pairs in wanted.items():
         rows = {path: row for path, row in database.rows.get(sink, {}).items() if not path.startswith(halves)}
-        order = [path for path in database.order[sink] if not path.startswith(halves)]
+        order = [path for path in database.order.get(sink, ()) if not path.startswith(halves)]
         extra = rows.keys() - {path for path, _ in pairs}
         if extra:
             return "twice", f"{sink}: not expected {sorted(extra)[:3]}"
