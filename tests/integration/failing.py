@@ -42,6 +42,21 @@ def both(x, y, at=(), how="raise"):
     return [x, y]
 
 
+class Scores:
+    """Two outputs, and all that a stage may know of its item."""
+
+    def __init__(self, k=1, at=()):
+        self.k = k
+        self.at = at
+
+    def __call__(self, pair):
+        breaks(pair[0], self.at if pair[1] else ())
+        item = zp.item()
+        return zp.out(
+            "odd" if pair[0] % 2 else "even", [*pair, self.k, item.position, item.epoch, int(zp.rng().integers(99))]
+        )
+
+
 class Table:
     """A sink that refuses some items."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.real import Done, Place, lines
+from tests.real import Done, Place, lines, rows
 
 SOURCE = '[stage.numbers]\nrun = "failing:numbers"\n'
 OUT = '[stage.out]\nrun = "zpipe.sinks:jsonl"\nargs = { path = "out.jsonl" }\n'
@@ -220,6 +220,29 @@ def test_what_goes_again_and_again_is_committed_once(ill: Place, run: str) -> No
     found = lines(done.folder / "out.jsonl")
     everything = [[x, i] for x in range(100) for i in (0, 1)] if run == "parts" else list(range(100))
     assert sorted(found) == everything
+
+
+def test_items_that_go_again_are_what_they_would_have_been(ill: Place) -> None:
+    """Of a grid, below a split, over two epochs, to two outputs: paths, epochs and random numbers are the same."""
+    file = ill.pipeline(
+        f'{SOURCE}args = {{ count = 20 }}\nepochs = 2\n[stage.parts]\nrun = "failing:parts"\nfrom = "numbers"\n'
+        '[stage.ill]\nrun = "failing:Scores"\nfrom = "parts"\nargs = { at = [5, 8] }\ngrid = { k = [1, 2] }\n'
+        'on_error = "dead-letter"\n'
+        '[stage.odd]\nrun = "zpipe.sinks:sqlite"\nfrom = "ill.odd"\nargs = { path = "out.db", table = "odd" }\n'
+        '[stage.all]\nrun = "zpipe.sinks:sqlite"\nfrom = ["ill.odd", "ill.even"]\nworkers = 2\n'
+        'args = { path = "out.db", table = "every" }\n'
+    )
+    done = ill.run("run", file)
+    assert done.code == 3, done.err
+    assert len(letters(ill)) == 8
+    (ill.folder / "fixed").touch()
+    again = ill.run("dead", "retry")
+    assert again.code == 0, again.err
+    assert "8 of 8 dead letters delivered" in again.out
+    whole = ill.run("run", file)
+    assert whole.code == 0, whole.err
+    for table in ("odd", "every"):
+        assert rows(done.folder / "out.db", table) == rows(whole.folder / "out.db", table)
 
 
 def test_letters_above_what_has_ended_with_its_state_do_not_go_again(ill: Place) -> None:

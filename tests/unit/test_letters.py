@@ -91,9 +91,11 @@ def test_a_file_that_was_altered_or_cut_is_refused_in_one_line(tmp_path: Path) -
 
 
 def test_items_that_go_again_have_the_paths_that_they_had() -> None:
-    names = {0: Again("dead-fit", "", ["a>left:500.3#ab", "a:2"]), 1: Again("dead-fit", ">out", ["a:500.3", "a:2"])}
+    paths, epochs = ["a>left:500.3#ab", "a:2"], [4, 0]
+    names = {0: Again("dead-fit", "", paths, epochs), 1: Again("dead-fit", ">out", ["a:500.3", "a:2"], epochs)}
     assert Run(0, 0, (), 2, None).text(names, 0) == "a>left:500.3#ab"
     assert Run(0, 0, (), 2, None).text(names, 1) == "a:2"
     assert Run(0, 1, (4, 0), 3, None).text(names, 2) == "a:2.4.2"
     assert Run(1, 0, (7,), 1, None, digest=0xCD).text(names) == "a>out:500.3.7#cd"
     assert Run(1, 2, (), 1, None).text(names) == "dead-fit>out:2"
+    assert [Run(1, 0, (), 3, None, epoch=9).epoch_of(names, k) for k in range(3)] == [4, 0, 9]

@@ -220,7 +220,7 @@ def test_what_waits_between_two_calls_is_not_blamed(tmp_path: Path) -> None:
 
 
 def test_items_that_go_again_are_noted_by_the_paths_that_they_had(tmp_path: Path) -> None:
-    names = {0: Again("dead-fit", "", ["crops:30", "crops:4.2"])}
+    names = {0: Again("dead-fit", "", ["crops:30", "crops:4.2"], [0, 0])}
     current = Current("fit", worker="fit-1", lane_names=names, run_key=0, run_folder=tmp_path)
     blame, run = Blame(tmp_path / "blame", current), Run(0, 0, (), 2, None)
     for k, path in enumerate(["crops:30", "crops:4.2"]):

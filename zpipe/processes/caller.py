@@ -337,7 +337,7 @@ class Caller:
     def _committed(self, spots: Sequence[Spot]) -> Sequence[Any]:
         """Let the sink commit items, and return nothing for each."""
         names = self.current.lane_names
-        items = [Committed(run.text(names, k), self.values(run)[k], run.epoch) for run, k in spots]
+        items = [Committed(run.text(names, k), self.values(run)[k], run.epoch_of(names, k)) for run, k in spots]
         self.current.run, self.current.index = spots[0]
         since = self.clock()
         self.target.commit(items)

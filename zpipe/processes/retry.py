@@ -143,7 +143,10 @@ def _plan(pipeline: Pipeline, old: Plan, run: RunFolder, stage: str, paths: Sequ
     plan = build(pipeline.name, str(pipeline.folder), tuple(made), infos)
     for below in plan.stages[1:]:
         _refuse_memory(below, stage)
-    lanes = {lane: Again(source, str(name).removeprefix(source), paths) for lane, name in plan.lane_names.items()}
+    epochs = [letter.run.epoch for path in paths for letter in Letters(run.dead).read(stage, [path])]
+    lanes = {
+        lane: Again(source, str(name).removeprefix(source), paths, epochs) for lane, name in plan.lane_names.items()
+    }
     unread = {known.name: known.unread for known in old.stages}
     stages = (replace(below, unread=unread.get(below.name, ())) for below in plan.stages)
     return replace(plan, lane_names=dict(lanes), stages=tuple(stages))
@@ -168,7 +171,8 @@ def _refuse_join(spec: StageSpec, stage: str) -> None:
 
 
 def _refuse_memory(below: StagePlan, stage: str) -> None:
-    if hooks := sorted(REMEMBERS.intersection(below.hooks)):
+    hooks = sorted(REMEMBERS.intersection(below.hooks))
+    if hooks and below.form != "group":  # one that groups makes groups of these items alone
         raise ConfigError(
             f"letters of {stage!r} cannot go again: {below.name!r} has {hooks[0]}() and has ended with what it knew: "
             "run the pipeline again"

@@ -97,7 +97,7 @@ class Current:
         return Item(
             path=path,
             position=position,
-            epoch=run.epoch,
+            epoch=run.epoch_of(self.lane_names, index),
             attempt=run.attempt + self.tries,
             variant=self.variant,
             worker=self.worker,

@@ -27,7 +27,7 @@ class Mark(IntEnum):
 
 @dataclass(frozen=True)
 class Again:
-    """The name of a lane on which items travel once more: as text they have the paths that they had.
+    """The name of a lane on which items travel once more: to users they have the paths and epochs that they had.
 
     `paths` are those texts by position, `arms` the names of the fan-outs since, `>left`.
     """
@@ -35,6 +35,7 @@ class Again:
     source: str
     arms: str
     paths: Sequence[str]
+    epochs: Sequence[int]
 
     def __str__(self) -> str:
         return self.source + self.arms
@@ -119,6 +120,12 @@ class Run:
             self.lane, position, tuple(elements), len(parts), parts, epoch=self.epoch,
             digest=self.digest, marks=marks,
         )  # fmt: skip
+
+    def epoch_of(self, lane_names: LaneNames, i: int = 0) -> int:
+        """Return the epoch of the `i`-th item as its user knows it."""
+        name, position = lane_names.get(self.lane), self.path(i)[1]
+        again = isinstance(name, Again) and position < len(name.epochs)
+        return name.epochs[position] if again else self.epoch  # type: ignore[union-attr]
 
     def on(self, lane: int) -> Run:
         """Return the same items on another lane: the arm of a fan-out."""

@@ -139,7 +139,7 @@ class Plan:
         """Return the plan as plain data, for msgpack or JSON."""
         data = asdict(self)
         data["lane_names"] = [
-            [lane, name if isinstance(name, str) else [name.source, name.arms, list(name.paths)]]
+            [lane, name if isinstance(name, str) else [name.source, name.arms, list(name.paths), list(name.epochs)]]
             for lane, name in self.lane_names.items()
         ]
         data["origins"] = [[lane, origin] for lane, origin in self.origins.items()]
