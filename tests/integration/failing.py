@@ -52,9 +52,8 @@ class Scores:
     def __call__(self, pair):
         breaks(pair[0], self.at if pair[1] else ())
         item = zp.item()
-        return zp.out(
-            "odd" if pair[0] % 2 else "even", [*pair, self.k, item.position, item.epoch, int(zp.rng().integers(99))]
-        )
+        known = [item.position, item.epoch, int(zp.rng().integers(99))]
+        return zp.out("odd" if pair[0] % 2 else "even", [*pair, self.k, *known])
 
 
 class Table:

@@ -82,7 +82,8 @@ class Letters:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             if not folder.exists():
-                folder.mkdir(parents=True, exist_ok=True)
+                self.folder.mkdir(exist_ok=True)  # not the run folder: where that is not, nobody would look
+                folder.mkdir(exist_ok=True)
                 _sync(folder.parent)
                 _sync(folder.parent.parent)
             with open(temporary, "wb") as file:
