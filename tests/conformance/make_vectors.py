@@ -238,6 +238,10 @@ def hostile_frames() -> list[Any]:
         refused("OPEN with a number as key", [common(2, 32) + pack({1: 2})], "not a map with text keys"),
         refused("OPEN that nests", [common(2, 32) + b"\x81\xa1a" + b"\x91" * 9 + b"\0"], "nests deeper than 8"),
         refused("OPEN with an extension", [common(2, 32) + b"\x81\xa1a\xd4\x05\0"], "not plain msgpack"),
+        refused(
+            "OPEN with a number for acks", [common(2, 32) + pack({"acks": 7})], "not a list of at most 64 endpoints"
+        ),
+        refused("OPEN with numbers for endpoints", [common(2, 32) + pack({"acks": [7]})], "not a list of at most 64"),
         refused("CLOSE with a number as reason", [common(4, 32) + pack({"why": 3})], "not a text"),
     ]
 
@@ -272,6 +276,7 @@ def hostile_bodies() -> list[Any]:
         array("a dtype with a shape", array_map("3<f4", (1,), bytes(12)), "may not travel"),
         array("a text dtype", array_map("<U4", (1,), bytes(16)), "may not travel"),
         array("a moment dtype of no unit", array_map("<M8[parsec]", (1,), bytes(8)), "may not travel"),
+        array("a moment dtype of 0 units", array_map("<M8[0s]", (1,), bytes(8)), "may not travel"),
         array("an array too short", array_map("<f4", (2,), bytes(7)), "needs 8 bytes, not 7"),
         array("an array too long", array_map("<f4", (2,), bytes(9)), "needs 8 bytes, not 9"),
         array("a negative length", array_map("<f4", (-1, -2), bytes(8)), "not a length"),

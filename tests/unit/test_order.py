@@ -209,3 +209,9 @@ def test_a_snapshot_is_plain_data_and_stands_where_it_was_taken() -> None:
     assert [again.advance((0, 1), FIN), again.advance((2, 0), EPOCH)] == [None, "epoch"]
     assert (again.epoch, again.expects) == (1, (1, 1))
     assert again.snapshot()["ended"] == [0]
+
+
+def test_the_end_of_a_split_at_a_position_is_passed_like_a_tombstone() -> None:
+    order = Order({0: 0}, (0,), ())
+    order.advance((0, 0), Mark.END)
+    assert order.expects == (0, 1)

@@ -65,7 +65,7 @@ class Order:
         lane, at = path[0], path[1:]
         if mark == Mark.EPOCH or mark == Mark.FIN:
             self.closing[lane] = mark
-        if mark == Mark.END:
+        if mark == Mark.END and len(at) > 1:  # a position is no split that could end
             at = at[:-1]  # the index counts the children: what is over is their parent
         if len(at) > 1:
             self.next[lane] = self._first(lane, (*at[:-1], at[-1] + n))

@@ -22,7 +22,7 @@ RAW_MAX = 2**30  # bytes of one raw buffer: the largest frame a reader takes
 DIMS_MAX = 32
 
 _TYPES = re.compile(
-    r"[<>|]?(b1|[iu][1248]|f[248]|c8|c16|[Mm]8(\[[0-9]{0,9}(generic|Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
+    r"[<>|]?(b1|[iu][1248]|f[248]|c8|c16|[Mm]8(\[([1-9][0-9]{0,8})?(generic|Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
 )
 _ARRAY_KEYS = frozenset((b"nd", b"type", b"kind", b"shape", b"data"))
 _SCALAR_KEYS = frozenset((b"nd", b"type", b"data"))

@@ -152,8 +152,7 @@ def encode_state(value: object) -> Encoded:
         raise EncodeError(
             f"state takes {len(head)} bytes of msgpack besides its arrays, more than {BODY_MAX}: use numpy arrays"
         )
-    unpacker = msgpack.Unpacker(max_buffer_size=len(head))
-    unpacker.feed(head)
+    unpacker = _walker(head)
     try:
         unpacker.skip()
     except msgpack.StackError:
@@ -215,10 +214,9 @@ def parts_of(run: Run) -> list[Encoded | None]:
     if count == 0:
         return [None] * run.n
     body, buffers = run.body, tuple(memoryview(b) for b in run.buffers)
-    unpacker = msgpack.Unpacker(max_buffer_size=BODY_MAX)
+    unpacker = _walker(body)
     heads: list[Encoded] = []
     try:
-        unpacker.feed(body)
         length = unpacker.read_array_header()
         start = unpacker.tell()
         while start < len(body) and len(heads) < count:
@@ -332,12 +330,19 @@ def _check_body(body: Buffer, count: int) -> None:
         scan(body, nesting_max=NESTING_MAX + 1, elements_max=ELEMENTS_MAX + 1)
         return
     # Skipping builds nothing: a list that claims more values than follow is refused before it is allocated.
-    unpacker = msgpack.Unpacker(max_buffer_size=JOINED_MAX)
-    unpacker.feed(body)
+    unpacker = _walker(body)
     try:
         unpacker.skip()
     except (ValueError, msgpack.UnpackException) as error:
         raise ProtocolError(f"body is not msgpack: {_reason(error)}") from None
+
+
+def _walker(data: Buffer) -> Any:
+    """Return what walks over msgpack; it takes as much memory as the data, where it would take a MiB untold."""
+    size = max(1, len(data))
+    unpacker = msgpack.Unpacker(max_buffer_size=size, read_size=size)
+    unpacker.feed(data)
+    return unpacker
 
 
 def _check_head(head: bytes) -> None:

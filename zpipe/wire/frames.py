@@ -28,6 +28,7 @@ DATA, OPEN, SYNC, CLOSE, ACK = 1, 2, 3, 4, 5
 MARKS, ARRAYS = 1, 2  # flags of DATA
 ITEMS_MAX = 2**16  # items of one run
 RANGES_MAX = 4096  # ranges, and likewise wants, of one ACK
+ENDPOINTS_MAX = 64  # of one OPEN
 SMALL_MAX = 2**18  # bytes of the body of a message that is not DATA
 
 #                      magic type flags hlen src dst gen edge nbuf
@@ -183,6 +184,7 @@ def decode(frames: Sequence[Buffer]) -> Message:
     if not isinstance(body, dict) or not all(isinstance(key, str) for key in body):
         raise ProtocolError("body of OPEN or CLOSE is not a map with text keys")
     if kind == OPEN:
+        _check_endpoints(body.get("acks", []))
         return Open(src, dst, gen, edge, body)
     why = body.get("why", "")
     if not isinstance(why, str):
@@ -290,6 +292,11 @@ def _flag(name: str, number: int) -> int:
     if number > 1:
         raise ProtocolError(f"{name} is {number}, neither 0 nor 1")
     return number
+
+
+def _check_endpoints(acks: Any) -> None:
+    if type(acks) is not list or len(acks) > ENDPOINTS_MAX or not all(type(endpoint) is str for endpoint in acks):
+        raise ProtocolError(f"acks of OPEN are {acks!r:.40}, not a list of at most {ENDPOINTS_MAX} endpoints")
 
 
 def _settled(body: Any, base: int) -> tuple[list[tuple[int, int]], list[int]]:
