@@ -290,3 +290,12 @@ def test_a_flag_wakes_a_poller_until_it_is_lowered() -> None:
     assert poller.poll(0) == []
     wake.close()
     wake.set()
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://no.such.host:1", "tcp://localhost:1", "tcp://127.0.0.1", "tcp://127.0.0.1:x"]
+)
+def test_a_worker_is_dialled_by_its_address_only(ctx: sockets.Context, endpoint: str) -> None:
+    """To resolve a name would hold up every link of this worker."""
+    with pytest.raises(ConfigError, match=r"a worker's endpoint is tcp://IP:PORT"):
+        sockets.dial_push(ctx, [endpoint])

@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -98,6 +100,7 @@ def dial_push(ctx: Context, endpoints: Sequence[str], *, hwm: int = SEND_HWM) ->
     no endpoint can be reached from here.
     """
     endpoint = choose(endpoints)
+    _check_is_address(endpoint)
     push = ctx.socket(zmq.PUSH)
     # One attempt, nothing before it is up: libzmq would hand a dead peer's messages to the next on its port.
     push.setsockopt(zmq.RECONNECT_IVL, -1)
@@ -125,6 +128,19 @@ def choose(endpoints: Sequence[str]) -> str:
     if not tcp:
         raise ConfigError(f"none of {list(endpoints)} can be dialled from here: use transport 'auto' or 'tcp'")
     return tcp[0]
+
+
+def _check_is_address(endpoint: str) -> None:
+    """Raise ConfigError for a name: to resolve it would hold up every socket of the context."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    if not endpoint.startswith("tcp://"):
+        return
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError, ValueError):
+            socket.inet_pton(family, host.strip("[]"))
+            if port.isascii() and port.isdigit():
+                return
+    raise ConfigError(f"{endpoint!r:.80} is not dialled: a worker's endpoint is tcp://IP:PORT")
 
 
 def trouble(endpoints: Sequence[str]) -> str:
