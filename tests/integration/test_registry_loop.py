@@ -326,3 +326,19 @@ def test_without_its_launcher_the_registry_sends_workers_home_and_cleans_up(tmp_
     process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 0
     assert not registry.sockets_dir.exists()
+
+
+def test_an_answer_too_large_to_travel_becomes_one_that_says_so(registry: Process) -> None:
+    context = sockets.context()
+    try:
+        dealer = sockets.dealer(context, registry.address)
+        question = {"t": "PS", "rid": "x" * (wire.BYTES_MAX - 100)}  # which comes back with the answer
+        sockets.ask(dealer, wire.encode(question))
+        assert dealer.poll(DEADLINE_MS)
+        received = sockets.receive(dealer)
+        assert received is not None
+        answer = wire.decode(received[0])
+    finally:
+        sockets.end(context)
+    assert (answer["t"], answer["code"], answer["rid"]) == ("ERR", 413, None)
+    assert table(registry)["state"] == "running"

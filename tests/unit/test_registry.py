@@ -1352,3 +1352,16 @@ def test_a_tap_names_one_of_the_outputs_that_are_read() -> None:
     assert tap(bench, "route", output="spam")["t"] == "OK"
     refused(tap(bench, "route", output="spim"), 404, "did you mean 'spam'?")
     refused(tap(bench, "route", output="other"), 404, "there are spam")
+
+
+def test_more_workers_than_any_stage_may_have_are_refused_at_once() -> None:
+    bench = Bench()
+    bench.starts_workers = True
+    bench.restart()
+    (reply,) = bench.take(
+        bench.registry.step(bench.now_s, b"cli", {"t": "SCALE", "stage": "clean", "workers": 2**64 - 1})
+    )
+    assert (reply["code"], reply["text"]) == (
+        400,
+        "stage 'clean' cannot have 18446744073709551615 workers: 4096 are the most",
+    )

@@ -14,6 +14,7 @@ from zpipe.core.requests import SourceNews, Watermark
 RUNNING, COMPLETE, FAILING = "running", "complete", "failing"
 DONE, INTERRUPTED, FAILED = "done", "interrupted", "failed"
 OVER = (DONE, INTERRUPTED, FAILED)
+STATES = (RUNNING, COMPLETE, FAILING, *OVER)
 
 
 class Progress:

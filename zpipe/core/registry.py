@@ -17,6 +17,7 @@ from zpipe.core.progress import RUNNING, Progress
 from zpipe.core.requests import (
     PROTO,
     TEXT_MAX,
+    WORKERS_MAX,
     Beat,
     Refused,
     count,
@@ -250,6 +251,8 @@ class Registry:
         self.members.check_may_scale(stage)
         if wanted < 1:
             raise Refused(400, f"stage {stage.name!r} needs a worker: 0 would stop the run, zpipe down ends it")
+        if wanted > WORKERS_MAX:
+            raise Refused(400, f"stage {stage.name!r} cannot have {wanted} workers: {WORKERS_MAX} are the most")
         if not self._starts_workers:
             way_out = f"start them with zpipe worker {stage.name}, let one leave with zpipe drain"
             raise Refused(409, f"nobody starts workers for this run, which zpipe registry serves: {way_out}")

@@ -23,6 +23,7 @@ SOURCES_MAX = 4096
 EDGES_MAX = 4096
 TRANSPORTS_MAX = 8
 RESOLVED_MAX = 8192
+WORKERS_MAX = 4096  # that a stage may be scaled to
 TRANSPORT = re.compile("[a-z0-9]{1,16}")
 EDGE_COUNTS = ("sent", "sent_bytes", "in_flight", "queued")
 STATES = ("joining", "live", "drain")  # a worker only moves to the right

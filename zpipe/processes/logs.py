@@ -28,7 +28,7 @@ def logs_of(folder: RunFolder, name: str | None) -> dict[str, Path]:
     """
     try:
         plan = Plan.from_dict(json.loads((folder.path / "plan.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{folder.path} is no run folder: it has no plan.json that can be read") from error
     there = [LAUNCHER] if folder.log(LAUNCHER).exists() else []
     names = {name: {name} for name in (*there, REGISTRY)}  # of each worker, what it answers to

@@ -20,6 +20,7 @@ from typing import Any
 
 from zpipe.core.outcomes import Action, Down, Push, Reply, Store, Stored
 from zpipe.core.registry import Registry
+from zpipe.core.storedcheck import check_rows
 from zpipe.processes.values import Values
 from zpipe.transport import sockets
 from zpipe.transport.wake import Wake
@@ -122,7 +123,7 @@ class Loop:
         for action in actions:
             if isinstance(action, Reply | Push):
                 # Whoever cannot be reached hears it with the answer to its next beat.
-                sockets.answer(self._router, action.peer, wire.encode(action.message))
+                sockets.answer(self._router, action.peer, _encoded(action))
             elif isinstance(action, Down):
                 self.leaving = True
 
@@ -226,6 +227,7 @@ def _machine(
         "transport": transport,
     }
     try:
+        check_rows(rows, plan)
         return Registry(
             plan,
             run_key=plan.run_key,
@@ -234,8 +236,18 @@ def _machine(
             welcome=folders,
             starts_workers=starts_workers,
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise SaveError(f"{values.path} does not belong to {run_folder / 'plan.json'}: start the run anew") from error
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        plan_path = run_folder / "plan.json"
+        raise SaveError(f"{values.path} does not belong to {plan_path}, {error}: start the run anew") from error
+
+
+def _encoded(action: Reply | Push) -> bytes:
+    """Encode a message; what cannot travel becomes an answer that says so."""
+    try:
+        return wire.encode(action.message)
+    except RegistryError as error:
+        rid = action.message.get("rid")
+        return wire.encode({"t": "ERR", "rid": rid if isinstance(rid, int) else None, "code": 413, "text": str(error)})
 
 
 def _bind(ctx: sockets.Context, endpoint: str, *, restarted: bool) -> tuple[sockets.Socket, str]:
@@ -254,7 +266,7 @@ def _read_plan(path: Path) -> Plan:
         return Plan.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise RegistryError(f"cannot read {path}: {error.strerror}: the launcher writes it") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RegistryError(f"{path} is no plan: {error}: start the run anew") from error
 
 

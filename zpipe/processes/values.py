@@ -32,7 +32,7 @@ class Values:
         try:
             found = self._db.execute("SELECT kind, key, value FROM registry").fetchall()
             return [(kind, key, json.loads(value)) for kind, key, value in found]
-        except (sqlite3.Error, ValueError) as error:
+        except (sqlite3.Error, ValueError, TypeError, RecursionError) as error:
             raise SaveError(f"cannot read {self.path}: {error}: start the run anew") from error
 
     def keep(self, stores: Iterable[Store]) -> None:

@@ -12,8 +12,11 @@ NESTING_MAX = 32
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """Encode one message; raises RegistryError when readers would refuse its size."""
-    data = pack_plain(message)
+    """Encode one message; raises RegistryError when readers would refuse its size, or a number has none."""
+    try:
+        data = pack_plain(message)
+    except OverflowError as error:
+        raise RegistryError(f"message {message.get('t')!r} cannot travel: {error}") from None
     if len(data) > BYTES_MAX:
         raise RegistryError(f"message {message.get('t')!r} takes {len(data)} bytes: at most {BYTES_MAX} may travel")
     return data
