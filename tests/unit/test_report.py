@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from zpipe.processes.report import ProcessReport, Report, StageReport, read_memory, stage_report
+import pytest
+
+from zpipe.processes.report import ProcessReport, Report, StageReport, read_memory, read_report, stage_report
+from zpipe.processes.runfolder import RunFolder
+from zpipe.values.errors import RunError
 
 MIB = 1024 * 1024
 
@@ -109,3 +113,17 @@ def test_the_memory_of_this_process_is_told_and_that_of_none_is_zero() -> None:
     rss, pss = read_memory(os.getpid())
     assert rss >= pss > 0
     assert read_memory(2**22 + 1) == (0, 0)
+
+
+def test_a_report_is_read_as_it_was_written(tmp_path: Path) -> None:
+    report = Report("t", "failed", tmp_path, 1.5, error="no", detail="Traceback")
+    RunFolder(tmp_path).write("report.json", report.to_dict())
+    assert read_report(tmp_path / "report.json") == report.to_dict()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"name": "t"}', '{"name": "t", "state": 3}', "[" * 100_000, "\x00"])
+def test_a_report_that_is_none_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    with pytest.raises(RunError, match=r"report.json (cannot be read: [^\n]+|is no report of a run)$"):
+        read_report(path)

@@ -142,3 +142,22 @@ def test_meta_tells_the_hash_of_the_pipeline_and_what_it_is_given(tmp_path: Path
     meta = describe_run("name = 't'\n", tmp_path, seed=7)
     assert meta["pipeline_sha256"] == "371e63815370ebb1425129da11c73e04bd467b3b69ff06593610a5f3dfa2ef44"
     assert meta["seed"] == 7
+
+
+NOTE = {"name": "t", "address": "tcp://a:1", "pid": 1, "folder": "/r", "started": 1.0, "service": "", "life": "7"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(json.dumps({**NOTE, "pid": pid}) for pid in ("1", 1.5, None, 0, -1, 2**40, True)),
+        *(json.dumps({**NOTE, "started": moment}) for moment in ("now", 1e300, float("nan"), None)),
+        *(json.dumps({**NOTE, name: 5}) for name in ("name", "address", "folder", "service")),
+        "[]", "7", "{}", "[" * 100_000, "",
+    ],
+)  # fmt: skip
+def test_what_is_no_note_of_a_run_is_passed_over(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    path = announce(LiveRun("t", "tcp://127.0.0.1:1", os.getpid(), "/r"))
+    path.with_name("none.json").write_text(text)
+    assert [run.folder for run in live_runs()] == ["/r"]

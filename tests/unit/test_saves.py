@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from zpipe.processes.codec import WireCodec
 from zpipe.processes.saves import Saves
 from zpipe.values.errors import SaveError
 from zpipe.values.paths import Mark, Run
-from zpipe.wire import body
+from zpipe.wire import body, frames
 
 CODEC = WireCodec()
 CURSOR = {"epoch": 1, "next": [[0, [5, 2]]], "resting": [0], "ended": [], "closing": [[0, 3]], "turn": None}
@@ -256,3 +258,26 @@ def test_a_save_that_a_later_life_has_removed_is_not_missed_in_silence(tmp_path:
     third.write(save_of(3))
     with pytest.raises(SaveError, match="later life"):
         second.read()
+
+
+@pytest.mark.parametrize(
+    "contents",
+    [[CURSOR, "7", None, []], [[], 7, None, []], [CURSOR, 7, 5, []], [CURSOR, 7, None, 5], [CURSOR, 7, None], {}],
+)
+def test_a_save_of_other_contents_is_one_clear_error(tmp_path: Path, contents: Any) -> None:
+    saves = life(tmp_path, 1)
+    section = body.pack_plain(contents)
+    saves.path.write_bytes(b"zpsave\0\2" + struct.pack(f">Q{len(section)}sI", len(section), section, crc32(section)))
+    with pytest.raises(SaveError, match="cannot be read"):
+        saves.read()
+
+
+def test_a_save_whose_output_is_none_is_one_clear_error(tmp_path: Path) -> None:
+    saves = life(tmp_path, 1)
+    sync = frames.encode(frames.Sync(0, 0, 1, 3, 9, False), crc=False)[0]
+    whole = b"zpsave\0\2"
+    for section in (body.pack_plain([CURSOR, 0, None, [1]]), bytes(sync)):
+        whole += struct.pack(f">Q{len(section)}sI", len(section), section, crc32(section))
+    saves.path.write_bytes(whole)
+    with pytest.raises(SaveError, match="it holds a message of type Sync"):
+        saves.read()

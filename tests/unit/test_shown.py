@@ -83,3 +83,15 @@ def nested(depth: int) -> Any:
 def test_what_is_shown_is_bounded(value: Any) -> None:
     assert len(as_text(value)) < 6000
     assert len(json.dumps(as_json(value))) < 2**20
+
+
+def test_an_empty_array_of_many_rows_is_not_taken_apart() -> None:
+    rows = np.zeros((2**40, 0), np.float32)
+    shown = {"dtype": "float32", "shape": [2**40, 0], "min": None, "max": None, "first": []}
+    assert as_json(rows) == shown
+    assert as_json(np.zeros((2, 0), np.float32)) == [[], []]
+
+
+def test_moments_without_a_unit_are_shown() -> None:
+    moments = np.array([3, 7], "i8").view("M8")
+    assert as_text(moments) == "datetime64 (2,) 3 of no unit..7 of no unit [None None]"

@@ -264,6 +264,13 @@ def test_the_last_lines_are_those_of_the_present_life(supervisor: Supervisor, tm
     assert next_death(supervisor).said == "one\ntwo"
 
 
+def test_a_path_longer_than_the_notes_is_cut_and_does_not_hold_up_the_supervisor(tmp_path: Path) -> None:
+    current = Current("fit", worker="fit-1", lane_names={0: "crops"}, run_key=0, run_folder=tmp_path)
+    Blame(tmp_path / "blame", current).note(Run(0, 9, (2**32 - 1,) * 2000, 1, None), 0)
+    ((path, _),) = Noted(tmp_path / "blame").items
+    assert path.startswith("crops:9.4294967295.4294967295.")
+
+
 def test_the_first_restart_is_at_once_and_the_fifth_death_is_the_last() -> None:
     restarts = Restarts()
     assert [restarts.died(0) for _ in range(5)] == [0.0, 0.1, 0.2, 0.4, None]

@@ -16,9 +16,11 @@ from zpipe.core.worker import Worker
 from zpipe.processes.caller import Caller
 from zpipe.processes.codec import WireCodec
 from zpipe.processes.roles import role_of
+from zpipe.processes.tapper import read_sample
 from zpipe.processes.taps import Taps
 from zpipe.transport import sockets
 from zpipe.values.context import Current
+from zpipe.values.errors import ProtocolError
 from zpipe.values.paths import Mark, Run
 from zpipe.values.plan import plan
 from zpipe.wire import control
@@ -174,3 +176,18 @@ def test_a_tap_that_does_not_read_is_not_waited_for(bench: Bench) -> None:
 def test_an_address_that_cannot_be_dialled_is_passed_over(bench: Bench) -> None:
     bench.taps.heed([bench.wish(endpoints=["ipc:///nowhere/at/all"]), bench.wish(endpoints=[])], 0.0)
     assert bench.taps.given is None
+
+
+SAMPLE = {"t": "SAMPLE", "worker": "clean-1", "path": "crops:3", "output": "", "item": "[1]"}
+
+
+def test_a_sample_is_read_as_it_was_sent() -> None:
+    assert read_sample(control.encode(SAMPLE), "json") == SAMPLE
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"t": "PS"}, {"path": None}, {"worker": 3}, {"output": []}, {"item": b"x"}, {"item": "{"}]
+)
+def test_what_is_no_sample_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ProtocolError):
+        read_sample(control.encode({**SAMPLE, **wrong}), "json")

@@ -194,3 +194,21 @@ def test_a_trace_that_cannot_be_written_any_more_says_so_and_where_its_parts_are
         why = f"No space left on device: its parts are in {bench.folder.trace}"
         assert trace.end() == [f"cannot write the trace to {trace.path}: {why}"]
         assert bench.folder.trace.exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["7", "[]", '["call", "p:3", 10, 20, 1, 1]', '["call", 3, 10, 20, 1, 1, 15]', '["call", "p:3", 1, "2", 1, 1, 5]',
+     '{"worker": "double-1"}', '{"worker": 1, "stage": "double"}', "[" * 100_000, '"abcdefg"'],
+)  # fmt: skip
+def test_lines_that_are_none_are_left_out(bench: Bench, line: str) -> None:
+    bench.called((0, 0.5))
+    bench.recorder.close()
+    (path,) = bench.folder.trace.iterdir()
+    with open(path, "a") as file:
+        file.write(f"{line}\n")
+    with TraceFile(bench.folder.path / "t.json") as trace:
+        trace._folder = bench.folder
+        assert trace.end() == []
+    calls = [event for event in json.loads(trace.path.read_text()) if event["ph"] == "X" and event["cat"] == "call"]
+    assert [call["args"]["path"] for call in calls] == ["numbers:0"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from zpipe.cli import options
 from zpipe.cli.ps import TIMEOUT_S, only_run
 from zpipe.core.progress import FAILED, OVER
 from zpipe.processes.client import Client
+from zpipe.processes.report import read_report
 from zpipe.processes.runfolder import live_runs
 from zpipe.values.errors import RegistryError, RunError
 
@@ -73,8 +73,7 @@ def down(address: str | None, now: bool) -> None:
         while set(mine) & set(live_runs()) if mine else _answers(client):
             time.sleep(LOOK_S)  # nothing tells that it is over
     for report in (Path(run.folder) / "report.json" for run in mine):
-        said = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
-        if said.get("state") == FAILED and not now:
+        if report.exists() and not now and (said := read_report(report))["state"] == FAILED:
             raise RunError(said["error"], said["detail"])
 
 

@@ -21,6 +21,7 @@ from zpipe.cli.show import WIDE
 from zpipe.core.look import Looker
 from zpipe.core.progress import OVER
 from zpipe.processes.client import Client
+from zpipe.processes.report import read_report
 from zpipe.processes.runfolder import LiveRun, live_runs
 from zpipe.transport.wake import Wake
 from zpipe.values.errors import ConfigError, RegistryError
@@ -90,7 +91,7 @@ def _ending(run: LiveRun | None, look: Look) -> dict[str, Any]:
             error = f"its launcher is gone and left no report in {run.folder}"
             return {"run": look["run"], "state": None, "seconds": look["age_s"], "error": error}
         time.sleep(FIND_S)
-    found = json.loads(report.read_text(encoding="utf-8"))
+    found = read_report(report)
     return {"run": found["name"], **{key: found[key] for key in ("state", "seconds", "error")}}
 
 

@@ -158,7 +158,8 @@ class Noted:
         """Return the items that it was running, none when unknown."""
         kind, text = self._data[_RUNNING], self._data[_TEXT:SIZE]
         if kind == _ONE:
-            head, tail, _ = text.split(b"\0", 2)
+            head, _, rest = text.partition(b"\0")
+            tail = rest.partition(b"\0")[0]
             number = int.from_bytes(self._data[:8], "little")  # as `cast` writes it on every machine zpipe runs on
             return ((f"{head.decode('utf-8', 'replace')}{number}{tail.decode('utf-8', 'replace')}", 1),)
         if kind == _SEVERAL:

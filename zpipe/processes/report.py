@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from zpipe.processes.letters import Letters
+from zpipe.values.errors import RunError
 
 MIB = 1024 * 1024
 COUNTS = ("done", "dropped", "dead", "out", "skipped", "errors", "repeats")
@@ -122,6 +124,22 @@ class Report:
             "seed": self.seed,
             "kills": dict(self.kills),
         }
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Return a report.json: name, state, error and detail are texts, seconds a number.  Raises RunError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    texts = ("name", "state", "error", "detail")
+    if (
+        not isinstance(found, dict)
+        or not all(isinstance(found.get(name), str) for name in texts)
+        or type(found.get("seconds")) not in (int, float)
+    ):
+        raise RunError(f"{path} is no report of a run")
+    return found
 
 
 def stage_report(name: str, workers: int, restarts: int, counters: Mapping[str, Any], seconds: float) -> StageReport:

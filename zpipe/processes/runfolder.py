@@ -24,6 +24,8 @@ from zpipe.values.errors import ConfigError
 LAUNCHER = "launcher"  # whose log is beside those of the workers when it has no terminal
 IPC_PATH_MAX = 107  # bytes, of which a socket's own name takes up to:
 IPC_NAME_MAX = 48
+PID_MAX = 2**31 - 1
+MOMENT_MAX = 2.0**37  # in unix seconds: the year 6325
 
 
 class RunFolder:
@@ -154,13 +156,23 @@ def live_runs() -> list[LiveRun]:
         try:
             note = json.loads(path.read_text(encoding="utf-8"))
             life, run = note.pop("life"), LiveRun(**note)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # being written or removed at this moment
+            _check_note(run)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            continue  # being written or removed at this moment, or none of ours
         if life and life == _life(run.pid):
             found.append(run)
         else:
             path.unlink(missing_ok=True)
     return sorted(found, key=lambda run: (run.started, run.folder))
+
+
+def _check_note(run: LiveRun) -> None:
+    """Raise ValueError for what `announce` cannot have written."""
+    texts = (run.name, run.address, run.folder, run.service)
+    is_pid = type(run.pid) is int and 0 < run.pid <= PID_MAX
+    is_moment = type(run.started) in (int, float) and 0 <= run.started <= MOMENT_MAX
+    if not (is_pid and is_moment and all(type(text) is str for text in texts)):
+        raise ValueError(f"{run} is no note of a run")
 
 
 def _live_folder() -> Path:

@@ -198,6 +198,8 @@ def _read(file: BinaryIO) -> Save:
     cursor, hook_position, shape, counts = unpack_plain(
         contents, bytes_max=len(contents), nesting_max=_NESTING_MAX, elements_max=len(contents)
     )
+    if not isinstance(cursor, dict) or type(hook_position) is not int:
+        raise ValueError("it does not begin with a cursor and a position")
     state = None
     if shape is not None:
         arrays, buffers = shape
@@ -206,7 +208,8 @@ def _read(file: BinaryIO) -> Save:
     runs = []
     for count in counts:
         message = frames.decode([sections.take() for _ in range(count)])
-        assert isinstance(message, Data)
+        if not isinstance(message, Data):
+            raise ValueError(f"it holds a message of type {type(message).__name__}")
         message.run.parts = parts_of(message.run)
         runs.append((message.edge, message.run))
     if sections.left:

@@ -25,7 +25,7 @@ from zpipe.processes.events import FILE, Event, OnEvent
 from zpipe.processes.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from zpipe.processes.logs import Tail
 from zpipe.processes.metrics import Metrics
-from zpipe.processes.report import DONE, INTERRUPTED, Report
+from zpipe.processes.report import DONE, INTERRUPTED, Report, read_report
 from zpipe.processes.runfolder import LAUNCHER, RunFolder, live_runs, private_folder
 from zpipe.processes.supervisor import describe_status, last_line
 from zpipe.values.errors import ConfigError, RegistryError, RunError, ZpipeError
@@ -170,7 +170,7 @@ class Background:
         """Raise what the process has ended with, unless all that there was to do is done."""
         status, report = self._process.returncode, self.service.folder.path / "report.json"
         if report.exists():
-            said = json.loads(report.read_text(encoding="utf-8"))
+            said = read_report(report)
             if said["state"] != DONE:
                 error = said["error"] or f"service {self.service.name!r} was told to end while it started"
                 raise RunError(error, said["detail"])

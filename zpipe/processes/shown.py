@@ -81,7 +81,7 @@ def _joined(shown: list[str], length: int) -> str:
 def _json(value: Any, room: Room, depth: int) -> Any:
     room.values -= 1
     if _is_array(value):
-        if value.size <= room.values:
+        if _lists(value.shape) <= room.values:
             room.values -= value.size
             return _json_list(value.tolist())
         low, high, _ = _range(value)
@@ -103,6 +103,11 @@ def _json(value: Any, room: Room, depth: int) -> Any:
 
 def _json_list(value: Any) -> Any:
     return [_json_list(x) for x in value] if isinstance(value, list) else _plain(value)
+
+
+def _lists(shape: tuple[int, ...]) -> int:
+    """Return how many values an array of this shape is as lists; an empty one may be many empty lists."""
+    return math.prod(max(1, length) for length in shape)
 
 
 def _kept(values: Iterable[Any], room: Room, depth: int) -> Iterator[Any]:
@@ -138,12 +143,19 @@ def _number(value: Any) -> str:
 def _plain(value: Any) -> Any:
     """Return a value that is no container as JSON has it."""
     if hasattr(value, "dtype"):
-        value = value.item() if value.dtype.kind not in "mM" else str(value)
+        value = value.item() if value.dtype.kind not in "mM" else _time(value)
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return value.isoformat() if isinstance(value, date) else str(value)[:KEY_MAX]
+
+
+def _time(value: Any) -> str:
+    try:
+        return str(value)
+    except ValueError:  # a moment without a unit
+        return f"{value.view('i8')} of no unit"
 
 
 def _key(key: Any) -> str:

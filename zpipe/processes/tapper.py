@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,12 +13,14 @@ from zpipe.processes.dialogue import Dialogue
 from zpipe.transport import sockets
 from zpipe.values.errors import ProtocolError, RegistryError
 from zpipe.wire import control
+from zpipe.wire.body import Buffer
 
 RENEW_S = 1.0  # the wish ends by itself after three of these
 SILENT_S = 5.0  # a registry that was killed is back by then
 LOOK_S = 0.1  # how often to look at what tells nothing by itself
 GOODBYE_S = 0.5  # for the registry to hear that the wish is over; else it ends by itself
 HWM = 64
+SAMPLED = ("path", "worker", "output", "item")
 
 Sample = dict[str, Any]
 
@@ -38,6 +41,7 @@ class Tapper:
             sockets.end(self._context)
             raise
         self._known = False  # a registry has answered
+        self._form = form
         self._wish = {"stage": stage, "endpoints": endpoints, "inputs": inputs, "output": output, "form": form}
 
     def __enter__(self) -> Tapper:
@@ -79,9 +83,25 @@ class Tapper:
             over = over or is_over()
             while (frames := sockets.receive(self._pull)) is not None:
                 try:
-                    yield control.decode(frames[0])
+                    yield read_sample(frames[0], self._form)
                 except ProtocolError:
                     continue  # whoever sent it is no worker
             if over:
                 return
             poller.poll(int(LOOK_S * 1000))
+
+
+def read_sample(frame: Buffer, form: str) -> Sample:
+    """Return a sample: path, worker, output and item are texts, the item one of JSON in that form.
+
+    Raises ProtocolError.
+    """
+    sample = control.decode(frame)
+    if sample["t"] != "SAMPLE" or not all(type(sample.get(name)) is str for name in SAMPLED):
+        raise ProtocolError(f"message {sample['t']!r:.20} is no sample")
+    if form == "json":
+        try:
+            json.loads(sample["item"])
+        except (ValueError, RecursionError):
+            raise ProtocolError("a sample holds an item that is no JSON") from None
+    return sample

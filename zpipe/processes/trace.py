@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import IO
 
 from zpipe.core.source import Source
@@ -47,8 +47,17 @@ class Entry:
     def line(self) -> str:
         """Return it as a line of the file."""
         began, ended = int(self.began_s * 1e6), int(self.ended_s * 1e6)
-        fields = (self.kind, self.name, began, ended - began, self.items, self.runs, round(self.busy_s * 1e6))
-        return json.dumps(fields) + "\n"
+        line = (self.kind, self.name, began, ended - began, self.items, self.runs, round(self.busy_s * 1e6))
+        return json.dumps(line) + "\n"
+
+
+def is_line(said: object) -> bool:
+    """Tell whether it is a line of the file: the head of a life, or an entry."""
+    if isinstance(said, dict):
+        return said.keys() == {"worker", "stage"} and all(type(text) is str for text in said.values())
+    if not isinstance(said, list) or len(said) != len(fields(Entry)):
+        return False
+    return all(type(text) is str for text in said[:2]) and all(type(number) is int for number in said[2:])
 
 
 class Recorder:

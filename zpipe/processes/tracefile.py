@@ -19,7 +19,7 @@ from zpipe.core.members import planned, worker_name
 from zpipe.processes.events import Event
 from zpipe.processes.ownfile import open_own
 from zpipe.processes.runfolder import RunFolder
-from zpipe.processes.trace import CALL, GAP
+from zpipe.processes.trace import CALL, GAP, is_line
 from zpipe.values.errors import ConfigError
 from zpipe.values.plan import Plan, StagePlan
 
@@ -166,12 +166,12 @@ class TraceFile:
 
 
 def _read(path: Path) -> Iterator[Any]:
-    """Yield what a worker has written; the line that a kill has cut off is left out."""
+    """Yield what a worker has written; a line that is none, as a kill leaves them, is left out."""
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
-            with suppress(ValueError):
-                if line.strip():
-                    yield json.loads(line)
+            with suppress(ValueError, RecursionError):
+                if line.strip() and is_line(said := json.loads(line)):
+                    yield said
 
 
 def _now_us() -> int:
