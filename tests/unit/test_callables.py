@@ -291,3 +291,9 @@ def test_built_ins_are_described_without_their_module(tmp_path):
 
     assert (info.form, [p.name for p in info.parameters]) == ("group", ["size", "drop_last", "order"])
     assert describe("zpipe.stages:unbatch", tmp_path).form == "split"
+
+
+@pytest.mark.parametrize("run", ["a\0b:f", "m:f\0", f"{'x' * 300}.py:f", f"{'é' * 200}:f"])
+def test_what_no_file_or_module_can_be_named_is_one_line(tmp_path: Path, run: str) -> None:
+    with pytest.raises(ConfigError, match="no file and no module has such a name"):
+        resolve(run, tmp_path)

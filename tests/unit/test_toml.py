@@ -183,6 +183,31 @@ def test_a_file_that_is_no_toml_is_named_with_the_line(write):
         zp.Pipeline.load(path)
 
 
+@pytest.mark.parametrize(
+    "text", [f"x = {'[' * 5000}", f"x = {'[' * 80}{']' * 80}", f"x = {'{a=' * 3000}", f"a{'.a' * 3000} = 1"]
+)
+def test_a_file_that_nests_too_deep_is_one_line(write, text):
+    path = write(text)
+
+    with pytest.raises(zp.ConfigError, match=rf"^{path}: is not TOML: it nests deeper than 64$"):
+        zp.Pipeline.load(path)
+
+
+def test_a_number_of_thousands_of_digits_is_one_line(write):
+    with pytest.raises(zp.ConfigError, match=r"^\S+: is not TOML: exceeds the limit"):
+        zp.Pipeline.load(write(f"x = {'9' * 5000}"))
+
+
+def test_a_name_that_no_file_can_have_is_one_line():
+    with pytest.raises(zp.ConfigError, match=r"'\\x00.toml' is no name of a file"):
+        zp.Pipeline.load("\0.toml")
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "9" * 5000])
+def test_a_value_that_toml_cannot_take_is_text(text):
+    assert toml_value(text) == text
+
+
 def test_misshapen_tables_are_faults_with_their_lines(write):
     path = write(
         """shema = 1

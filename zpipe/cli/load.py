@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from zpipe.values.callables import resolve
+from zpipe.values.callables import may_be_file, resolve
 from zpipe.values.errors import ConfigError, StageError, ZpipeError
 from zpipe.values.pipeline import Pipeline
 
@@ -15,6 +15,8 @@ DEFAULT_FUNCTION = "pipeline"
 
 def load(target: str, sets: Sequence[str] = ()) -> Pipeline:
     """Return the pipeline that `target` names, `sets` applied.  Raises ConfigError."""
+    if not may_be_file(target):
+        raise ConfigError(f"{target!r:.80} is no name of a file")
     path, _, function = target.partition(".py:")
     if function or target.endswith(".py"):
         return _call(Path(f"{path}.py" if function else target), function or DEFAULT_FUNCTION).with_sets(sets)

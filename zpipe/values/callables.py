@@ -28,6 +28,7 @@ from zpipe.values.errors import ConfigError
 from zpipe.values.faults import did_you_mean
 from zpipe.values.stage import BUILT_INS, GROUPING, SPLIT
 
+NAME_BYTES_MAX = 255  # of a file, and so of a module
 FILE_MODULE = "zpipe-file:"  # prefix of the module name of a file imported by its path
 HOOKS = ("warmup", "state", "restore", "epoch_end", "finish", "close", "commit")
 
@@ -119,6 +120,8 @@ def resolve(run: str, folder: Path) -> Any:
     head, _, name = run.rpartition(":")
     if not head or not name:
         raise ConfigError(f"run is {run!r}: write 'module:name' or 'file.py:name'")
+    if not may_be_file(head) or "\0" in name:
+        raise ConfigError(f"run is {run!r:.80}: no file and no module has such a name")
     if "<" in name or (head == "__main__" and not _in_process.get()):
         raise ConfigError(_not_importable(head, name))
     if head == "__main__":
@@ -135,6 +138,11 @@ def resolve(run: str, folder: Path) -> Any:
     if not callable(obj):
         raise ConfigError(f"{run} is a {type(obj).__name__}: name a function or a class")
     return obj
+
+
+def may_be_file(path: str) -> bool:
+    """Tell whether a file can have this path: without NUL, no part longer than names may be."""
+    return "\0" not in path and all(len(os.fsencode(part)) <= NAME_BYTES_MAX for part in path.split("/"))
 
 
 def describe(run: str, folder: Path) -> CallableInfo:

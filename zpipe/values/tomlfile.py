@@ -13,7 +13,7 @@ import os
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ VARIABLE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}|\$\{[^
 HEADER = re.compile(r"\s*\[(\[)?\s*([A-Za-z_][^\[\]]*)\]\]?\s*(#.*)?")
 PART = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
 KEY = re.compile(rf"\s*({PART}(?:\s*\.\s*{PART})*)\s*=")
+NESTING_MAX = 64
 KEYS_OF_STAGE = frozenset((*FIELDS, "run", "from", "join", "args"))
 
 
@@ -45,19 +46,28 @@ def read(path: Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as e:
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.toml")])
+        near = did_you_mean(path.name, _beside(path))
         raise ConfigError(f"{path}: cannot be read: {(e.strerror or str(e)).lower()}{near}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not text in UTF-8, as a pipeline file must be") from None
+    except ValueError:
+        raise ConfigError(f"{str(path)!r} is no name of a file") from None
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
+        data = _parse(text)
+    except ValueError as e:
         line = re.search(r"\(at line (\d+)", str(e))
         where = f"{path}:{line[1]}" if line else str(path)
         raise ConfigError(f"{where}: is not TOML: {re.sub(r' [(]at .*', '', str(e)).lower()}") from None
     read = Document({}, _lines(text, str(path)))
     read.data = _substitute(data, (), os.environ, read)
     return read
+
+
+def _beside(path: Path) -> list[str]:
+    try:
+        return [p.name for p in path.parent.glob("*.toml")]
+    except OSError:  # no folder has such a name
+        return []
 
 
 def write(path: Path, data: Mapping[str, Any]) -> None:
@@ -104,12 +114,31 @@ def apply_sets(stages: dict[str, Any], sets: Sequence[str], places: dict[str, st
 def toml_value(text: str) -> Any:
     """Return the value that `text` spells in TOML, or `text` itself where it is none (dates stay text)."""
     try:
-        value = tomllib.loads(f"x = {text}")
-    except tomllib.TOMLDecodeError:
+        value = _parse(f"x = {text}")
+    except ValueError:
         return text
     if len(value) != 1 or not isinstance(value["x"], bool | int | float | str | list | dict):
         return text
     return value["x"]
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Return what TOML text holds.  Raises ValueError, for what nests too deep to be handled too."""
+    too_deep = f"it nests deeper than {NESTING_MAX}"
+    try:
+        data = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(too_deep) from None
+    level: list[Any] = [data]
+    for _ in range(NESTING_MAX + 1):
+        if not level:
+            return data
+        level = [x for value in level if isinstance(value, dict | list) for x in _inner(value)]
+    raise ValueError(too_deep)
+
+
+def _inner(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _substitute(value: Any, path: tuple[str, ...], environ: Mapping[str, str], read: Document) -> Any:
