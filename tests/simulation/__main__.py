@@ -1,4 +1,7 @@
-"""`python -m tests.simulation [--seeds N] [--first S] [--bugs]`: play many seeds, or catch every planted bug."""
+"""`python -m tests.simulation [--seeds N] [--jobs J] [--bugs]`: play many seeds, or catch every planted bug.
+
+A seed plays the same whatever the others are and in however many processes.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,14 @@ def catch(name: str) -> Outcome | None:
 
 
 def main() -> int:
+    cores = len(os.sched_getaffinity(0))
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=cores, help=f"processes, all cores unless said: {cores} here")
     parser.add_argument("--bugs", action="store_true", help="catch every planted bug instead")
     options = parser.parse_args()
-    with ProcessPoolExecutor(os.cpu_count()) as pool:
+    with ProcessPoolExecutor(options.jobs) as pool:
         if options.bugs:
             missed = 0
             for bug, outcome in zip(BUGS, pool.map(catch, [bug.name for bug in BUGS]), strict=True):
@@ -49,7 +54,8 @@ def main() -> int:
             if outcome.verdict != "ok":
                 print(f"seed {outcome.seed} ({outcome.scenario}): {outcome.verdict}: {outcome.detail}", flush=True)
         rate = options.seeds / (time.monotonic() - began)
-        print(f"{options.seeds} seeds: {dict(verdicts)}, {deaths} deaths, {committed} committed, {rate:.0f} seeds/s")
+        print(f"{options.seeds} seeds: {dict(verdicts)}, {deaths} deaths, {committed} committed, ", end="")
+        print(f"{rate:.0f} seeds/s in {options.jobs} processes")
         return int(verdicts["ok"] != options.seeds)
 
 
