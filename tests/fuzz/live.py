@@ -30,9 +30,10 @@ from tests.real import Command, Place, rows
 from zpipe.processes.control import Control
 from zpipe.transport import sockets
 from zpipe.values.errors import ProtocolError
+from zpipe.values.paths import Run
 from zpipe.wire import frames
-from zpipe.wire.body import pack_plain
-from zpipe.wire.frames import Ack, Open, Sync
+from zpipe.wire.body import Encoded, pack_plain
+from zpipe.wire.frames import Ack, Data, Open, Sync
 
 STAGES = """import time
 
@@ -55,6 +56,7 @@ run = "zpipe.sinks:sqlite"
 from = "double"
 args = { path = "out.db" }
 """
+EDGES = {"double": 0, "out": 1}
 RECORDED = 40  # messages
 BURST = 50  # messages of one kind
 DEADLINE_S = 30.0
@@ -119,6 +121,7 @@ class Hostile:
         self.requests = list(said())
         self.endpoints: list[str] = []
         self.incs: list[int] = []
+        self.inboxes: list[tuple[int, int, str]] = []  # of whom, the edge that leads there, and where
         self.pushes: dict[str, sockets.Socket] = {}
 
     def look(self) -> None:
@@ -130,6 +133,8 @@ class Hostile:
         for peer in (*with_inbox.wait("double-1", "double-2"), *without.wait("numbers-1", "out-1")):
             self.endpoints += [*peer["inbox"], *peer["acks"]]
             self.incs.append(peer["inc"])
+            if peer["inbox"]:
+                self.inboxes.append((peer["inc"], EDGES[peer["worker"][:-2]], peer["inbox"][0]))
         heard = 0
         end_s = time.monotonic() + DEADLINE_S
         while heard < RECORDED and time.monotonic() < end_s:
@@ -151,7 +156,7 @@ class Hostile:
 
     def strike(self) -> None:
         """Send a few things of one kind to one of them."""
-        kind = self.chance.choice(("raw", "random", "recorded", "changed", "changed", "stranger", "request"))
+        kind = self.chance.choice(("raw", "random", "recorded", "changed", "changed", "stranger", "link", "request"))
         endpoint = self.chance.choice(self.endpoints)
         for _ in range(self.chance.randint(1, BURST)):
             self.outcome.sent[kind] += 1
@@ -169,8 +174,20 @@ class Hostile:
             self._push(endpoint, [changed(frame, self.chance) for frame in self.chance.choice(self.recorded)])
         elif kind == "stranger":
             self._push(endpoint, frames.encode(self._of_a_stranger(), crc=False))
+        elif kind == "link":
+            self._link(*self.chance.choice(self.inboxes))
         else:
             self._request()
+
+    def _link(self, inc: int, edge: int, endpoint: str) -> None:
+        """Open a link of its own, and send along it what nobody can decode."""
+        acks, where = sockets.bind_acks(self.context, host="127.0.0.1", sockets_dir=None, transport="tcp")
+        src, body = self.chance.getrandbits(64), self.chance.choice((b"\xc1", b"\xdd\xff\xff\xff\xff", b"\x91" * 2000))
+        self._push(endpoint, frames.encode(Open(src, inc, 1, edge, {"acks": where}), crc=False))
+        if acks.poll(1000):  # credit
+            run = Run(0, 5, (), 1, [Encoded(body)])
+            self._push(endpoint, frames.encode(Data(src, inc, 1, edge, 1, run), crc=True))
+        sockets.close(acks)
 
     def _of_a_stranger(self) -> Any:
         r = self.chance

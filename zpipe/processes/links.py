@@ -19,7 +19,8 @@ from zpipe.core.worker import Worker
 from zpipe.transport import sockets
 from zpipe.values.errors import ConfigError, ProtocolError
 from zpipe.wire import frames
-from zpipe.wire.frames import Ack, Data, Open, Sync
+from zpipe.wire.body import decode_run
+from zpipe.wire.frames import Ack, Data, Message, Open, Sync
 
 BURST = 200  # messages taken from one socket before the others are looked at
 REDIAL_ACKS_S = 0.05  # an ack connection that failed is dialled again after this
@@ -146,12 +147,22 @@ class Links:
             if received is None:
                 return count - 1
             try:
-                self.worker.received(now_s, frames.decode(received))
+                self.worker.received(now_s, self._checked(frames.decode(received)))
             except ProtocolError:
                 self.refused += 1
             if not sockets.has_more(socket):
                 break
         return count
+
+    def _checked(self, message: Message) -> Message:
+        """Decode what comes from a sender that no roster has named: its items must not end a call.
+
+        Raises ProtocolError.
+        """
+        inlet = self.worker.inlet
+        if isinstance(message, Data) and inlet is not None and message.src not in inlet.named:
+            decode_run(message.run)
+        return message
 
     # -- out ----------------------------------------------------------------------------------------
 
