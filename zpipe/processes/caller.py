@@ -23,7 +23,7 @@ from zpipe.processes.sourcecalls import SourceCalls
 from zpipe.processes.trouble import FAILURES, GIVEN_UP, Keeper, Spot, Steps, Trouble
 from zpipe.stages import Grouping, Made, Member
 from zpipe.values.context import Current, Output
-from zpipe.values.errors import EncodeError, StageError, ZpipeError
+from zpipe.values.errors import EncodeError, ProtocolError, StageError, ZpipeError
 from zpipe.values.faults import did_you_mean
 from zpipe.values.paths import Mark, Run
 from zpipe.values.plan import StagePlan
@@ -175,7 +175,11 @@ class Caller:
         """Return the items of a run as the stage's code gets them; those that a group only passes on, encoded."""
         if run.values is None:
             passes = self.grouping is not None and self.grouping.passes
-            run.values = self.codec.parts(run) if passes else self.codec.decode(run)
+            try:
+                run.values = self.codec.parts(run) if passes else self.codec.decode(run)
+            except ProtocolError as error:
+                why = f"what came cannot be decoded: {error}: mend whoever sends it"
+                raise self.failed(StageError(why), run, 0, run.n) from error
         return run.values
 
     # -- forms --------------------------------------------------------------------------------------
