@@ -17,7 +17,13 @@ import numpy as np
 from tests.fuzz.target import CUT, Draw, folder, target
 from tests.unit.test_registry import make_plan
 from zpipe.core.memory import Save
-from zpipe.processes.blame import Blame, has_settled, read_blame, read_reaches
+from zpipe.processes.blame import Blame, Noted, describe, running_since_s
+from zpipe.processes.letters import _BEGINNING as LETTER
+from zpipe.processes.letters import MAGIC as LETTER_MAGIC
+from zpipe.processes.letters import VERSION as LETTER_VERSION
+from zpipe.processes.letters import Letter
+from zpipe.processes.letters import decode as decode_letter
+from zpipe.processes.letters import encode as encode_letter
 from zpipe.processes.logs import logs_of
 from zpipe.processes.registry import _machine, _read_plan
 from zpipe.processes.report import Report, read_report
@@ -31,7 +37,8 @@ from zpipe.values.paths import Mark, Run
 from zpipe.wire.body import decode_state, encode_item, encode_state
 
 KINDS = (
-    "run", "watermark", "complete", "reach", "worker", "fence", "drain", "wanted", "pinned", "sums", "other",
+    "run", "watermark", "complete", "reach", "worker", "fence", "drain", "wanted", "pinned", "suspects", "sums",
+    "other",
 )  # fmt: skip
 CURSOR = {"epoch": 1, "next": [[0, [3]], [1, [5, 0]]], "resting": [1], "ended": [], "closing": [[0, 3]], "turn": 0}
 
@@ -167,9 +174,35 @@ def blames() -> Iterator[bytes]:
 def blame(data: bytes) -> None:
     """What a worker noted before it died: whatever is there, its supervisor goes on."""
     path = _written("blamed", data)
-    assert isinstance(read_blame(path), str)
-    assert all(reach > 0 for reach in read_reaches(path).values())
-    has_settled(path)
+    noted = Noted(path)
+    assert isinstance(describe(noted.items), str)
+    assert all(n > 0 for _, n in noted.items)
+    assert all(reach > 0 for reach in noted.reaches.values())
+    assert isinstance(noted.has_settled, bool)
+    running_since_s(path)
+
+
+def letters() -> Iterator[bytes]:
+    """Yield what dead letters hold behind their sum."""
+    for value in (1, {"x": np.arange(6.0), "name": "n"}, np.zeros(2000)):
+        run = Run(0, 17, (3,), 1, [encode_item(value)])
+        yield encode_letter(Letter("fit", "crops:17.3", "raised", "Traceback", "fit-1", 1, 0, run, 5.0))[12:]
+
+
+def _letter(data: bytes) -> bytes:
+    return LETTER.pack(LETTER_MAGIC, LETTER_VERSION, crc32(data)) + data
+
+
+@target(seeds=letters, errors=(ProtocolError,))
+def contents(data: bytes) -> None:
+    """A dead letter of any contents, with the sum that belongs to them."""
+    _ = decode_letter(_letter(data)).value
+
+
+@target(seeds=lambda: map(_letter, letters()), errors=(ProtocolError,), is_bounded=True)
+def letter(data: bytes) -> None:
+    """A dead letter of any bytes."""
+    _ = decode_letter(data).value
 
 
 def notes() -> Iterator[bytes]:

@@ -94,7 +94,8 @@ def said() -> Iterator[bytes]:
     others = [
         {"t": "SCALE", "stage": "clean", "workers": 4}, {"t": "DRAIN", "worker": "clean-1"}, {"t": "STOP"},
         {"t": "TAP", "stage": "clean", "endpoints": ["tcp://127.0.0.1:3"], "form": "json"},
-        {"t": "DIED", "inc": 2, "reach": {0: 7}}, {"t": "DIED", "pid": 1, "host": "h"}, {"t": "PS"}, {"t": "DOWN"},
+        {"t": "DIED", "inc": 2, "reach": {0: 7}, "blame": [["crops:7", 2]], "how": "exited 7"},
+        {"t": "DIED", "pid": 1, "host": "h"}, {"t": "PS"}, {"t": "DOWN"},
         {"t": "BYE", "inc": 1, "counters": {"done": 3}}, {"t": "FAIL", "why": "so"},
         {"t": "FAILED", "inc": 3, "error": "no", "detail": "Traceback"},
         {**hellos[1], **beat, "worker": "clean-1", "inc": 9, "replaces": 2, "supervisor": "s"},

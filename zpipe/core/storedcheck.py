@@ -43,6 +43,7 @@ def _checks(plan: Plan) -> dict[str, Callable[[str, Any], bool]]:
         "drain": lambda key, value: is_place(key),
         "wanted": lambda key, value: key in stages and _is_count(value),
         "pinned": lambda key, value: key in stages,
+        "suspects": lambda key, value: key in stages and _are_suspects(value),
         "sums": lambda key, value: key in stages and _is_counters(value),
     }
 
@@ -54,6 +55,13 @@ def _is_of_run(key: str, value: Any) -> bool:
         names = ("worker", "error", "detail")
         return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in names)
     return key != "started_s" or _is_finite(value)
+
+
+def _are_suspects(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(row, list) and len(row) == 3 and type(row[0]) is type(row[2]) is str and _is_count(row[1])
+        for row in value
+    )
 
 
 def _is_watermark(value: Any) -> bool:
