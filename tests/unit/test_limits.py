@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from zpipe.core.limits import Limits
-from zpipe.core.registry import RegistryLimits
+from zpipe.core.limits import Limits, RegistryLimits
 
 PAGE = (Path(__file__).parents[2] / "docs" / "delivery.md").read_text(encoding="utf-8")
 NAMED = [

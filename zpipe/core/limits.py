@@ -1,4 +1,4 @@
-"""Every limit of the data plane, with its name and its default."""
+"""Every limit of the data plane and of the registry, with its name and its default."""
 
 from dataclasses import dataclass
 
@@ -26,3 +26,15 @@ class Limits:
     redial_s: float = 0.1  # pause before that, doubling to dial_s
     ack_ranges: int = 4096  # most ranges in one ack
     recent: int = 1024  # settled runs that a worker remembers
+
+
+@dataclass(frozen=True)
+class RegistryLimits:
+    """How long the registry is patient, in seconds."""
+
+    suspect_s: float = 5.0  # a worker this long silent is marked
+    silent_s: float = 1.25  # and this long silent, a beat is missing: whether its connection lives is tried out
+    cut_s: float = 0.3  # one that has lost its connection has this long to come back
+    return_s: float = 5.0  # and this long when it was the registry that had been away
+    recover_s: float = 2.0  # after a restart nothing is decided for this long while known workers are not back
+    fail_s: float = 2.0  # for workers to leave a failed run

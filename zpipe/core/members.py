@@ -34,6 +34,7 @@ class Member:
     host: str
     peer: bytes
     seen_s: float
+    lost_s: float | None = None  # since when nothing can be sent to it
     supervisor: str | None = None
     announced: bool = True  # False: stored by a registry before this one, not heard of since
     state: str = "joining"
@@ -225,7 +226,7 @@ class Members:
             stored["fence"],
             stored["pid"],
             stored["host"],
-            peer=b"",
+            peer=inc.to_bytes(8, "big"),  # as it names itself to every registry
             seen_s=0.0,
             supervisor=stored["supervisor"],
             announced=False,

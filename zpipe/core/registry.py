@@ -7,12 +7,13 @@ chance: the same object lives in the registry's loop and in the simulator.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from zpipe.core import table
+from zpipe.core.limits import RegistryLimits
 from zpipe.core.members import Member, Members, sources_of
 from zpipe.core.outcomes import Action, Down, Ended, Map, Push, Reply, Store, Stored
+from zpipe.core.presence import Presence
 from zpipe.core.progress import RUNNING, Progress
 from zpipe.core.requests import (
     PROTO,
@@ -31,16 +32,6 @@ from zpipe.core.requests import (
 from zpipe.core.suspects import Suspects, read_blame
 from zpipe.core.taps import Taps, read_wish
 from zpipe.values.plan import Plan, StagePlan
-
-
-@dataclass(frozen=True)
-class RegistryLimits:
-    """How long the registry is patient, in seconds."""
-
-    suspect_s: float = 5.0  # a worker this long silent is marked
-    dead_s: float = 10.0  # and this long silent declared dead
-    recover_s: float = 2.0  # after a restart known workers may take this long to come back
-    fail_s: float = 2.0  # for workers to leave a failed run
 
 
 class Registry:
@@ -76,6 +67,7 @@ class Registry:
         sources = [lane for stage in plan.stages if stage.role == "source" for lane in stage.lanes]
         self.progress = Progress(sources, stored)
         self.recovering = bool(stored.workers)
+        self.presence = Presence(self.limits, restarted=self.recovering)
         self.taps = Taps()
         self._welcome = {**(welcome or {}), "run_key": run_key, "plan": plan.to_dict()}
         self._ver = 0
@@ -119,11 +111,18 @@ class Registry:
         """Notice what did not happen."""
         self._begin(now_s)
         self.taps.tick(now_s)
-        for member in self.members:
-            if now_s - member.seen_s >= self.limits.dead_s:
-                self._remove(member, f"was silent for {self.limits.dead_s:g} s and declared dead")
+        for member in self.presence.lost(self.members, now_s):
+            self.presence.declared.append(member.inc)
+            self._remove(member, f"was out of reach for {now_s - member.seen_s:.1f} s and declared dead")
         self._decide(now_s)
-        return self._actions()
+        tries = [Push(m.peer, self._state(m, m.ver)) for m in self.presence.in_doubt(self.members, now_s)]
+        return [*self._actions(), *tries]
+
+    def tried(self, now_s: float, peer: bytes, *, there: bool) -> None:
+        """Take note of whether a push had a connection to go on."""
+        for member in self.members:
+            if member.peer == peer:
+                self.presence.tried(member, now_s, there=there)
 
     def _hello(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
         hello = read_hello(message)
@@ -148,8 +147,8 @@ class Registry:
                     member.stage, member.slot, False
                 )  # a new worker: it was another of its place that was to leave
             self._store_worker(member)
-        member.peer, member.seen_s = peer, now_s
-        member.announced = True
+        member.peer, member.announced = peer, True
+        self.presence.heard(member, now_s)
         if hello.beat is not None:
             self._believe(member, hello.beat, now_s)
         own = sources_of(member.stage, member.slot)
@@ -174,7 +173,8 @@ class Registry:
     def _beat(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
         member = self._known(message)
         ver, beat = count(message, "ver"), read_beat(message)
-        member.peer, member.seen_s = peer, now_s
+        member.peer = peer
+        self.presence.heard(member, now_s)
         self._believe(member, beat, now_s)
         if beat.resolved and self.suspects.resolve(member.stage, beat.resolved):
             self._tell(member.stage)
@@ -286,6 +286,7 @@ class Registry:
             **table.run_line(self.plan, self.progress, now_s),
             "stages": table.stage_lines(self.plan, self.members),
             "workers": table.worker_lines(self.members, now_s, self.limits.suspect_s),
+            "declared_dead": list(self.presence.declared),
             "edges": table.edge_lines(self.plan, self.members, now_s),
             "sources": table.source_lines(self.plan, self.progress),
         }

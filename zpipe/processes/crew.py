@@ -17,7 +17,7 @@ from zpipe.processes.supervisor import GIVE_UP_DEATHS, Death, Slot, Supervisor
 from zpipe.processes.tally import Tally
 from zpipe.values.plan import StagePlan
 
-ABSENT_S = 2.0  # for one that was declared dead, stopped perhaps, to notice and leave
+ABSENT_S = 2.0  # for one that the registry no longer knows to leave by itself
 
 
 class Crew:
@@ -82,7 +82,7 @@ class Crew:
             else:
                 self._left_for_good(death)
         if not table.get("recovering"):
-            self._end_declared_dead(now_s)
+            self._end_declared_dead(now_s, set(table.get("declared_dead", ())))
         return [death for death in early if death.status == EXIT_FAILED]
 
     def dismiss(self) -> None:
@@ -122,12 +122,14 @@ class Crew:
         else:
             self._supervisor.restart(death.slot, delay_s)
 
-    def _end_declared_dead(self, now_s: float) -> None:
+    def _end_declared_dead(self, now_s: float, declared: set[int]) -> None:
         for slot in self._workers():
             if slot.pid is None or not self._tally.is_gone(slot.pid):
                 self._absent.pop(slot.pid or 0, None)
-            elif now_s - self._absent.setdefault(slot.pid, now_s) >= ABSENT_S:
-                line = f"{slot.name} was silent for too long and is started anew"
+                continue
+            absent_s = now_s - self._absent.setdefault(slot.pid, now_s)
+            if absent_s >= ABSENT_S or self._tally.inc(slot.pid).get("inc") in declared:
+                line = f"{slot.name} was out of reach and is started anew"
                 self._event(happened("warning", line, stage=self._stage_name(slot.name), worker=slot.name))
                 self._supervisor.kill(slot)
 

@@ -19,7 +19,8 @@ from zpipe.processes.runfolder import live_runs
 from zpipe.processes.supervisor import Program, Supervisor
 from zpipe.processes.tally import Tally
 
-LOOK_S = 1.0
+LOOK_S = 0.25  # how often the registry is asked for its table
+LAST_WORDS_S = 1.0
 REGISTRY_TIMEOUT_S = 5.0
 LEAVE_S = 30.0  # for an interrupted worker to finish what it has
 
@@ -99,7 +100,7 @@ class Parent:
 
     def _tell_the_rest(self) -> None:
         """Let the registry hear of the last death before the connection closes."""
-        deadline_s = time.monotonic() + LOOK_S
+        deadline_s = time.monotonic() + LAST_WORDS_S
         while (self._registry.asking("FAIL") or self._registry.asking("DIED")) and time.monotonic() < deadline_s:
             self._supervisor.step(0.02, self._registry.fileno())
             self._hear(time.monotonic())

@@ -28,7 +28,7 @@ from zpipe.values.errors import ProtocolError, RegistryError, SaveError, ZpipeEr
 from zpipe.values.plan import Plan
 from zpipe.wire import control as wire
 
-TICK_S = 0.25
+TICK_S = 0.1
 BURST = 200  # messages handled between two commits
 ORPHAN_S = 1.0  # for workers to leave once the launcher is gone
 REBIND_S = 2.0  # for the system to give the address of a registry that was killed to the next
@@ -121,9 +121,12 @@ class Loop:
         if stores and keep:
             self._values.keep(stores)
         for action in actions:
-            if isinstance(action, Reply | Push):
-                # Whoever cannot be reached hears it with the answer to its next beat.
+            if isinstance(action, Reply):
                 sockets.answer(self._router, action.peer, _encoded(action))
+            elif isinstance(action, Push):
+                # Whoever cannot be reached hears it with the answer to its next beat.
+                there = sockets.answer(self._router, action.peer, _encoded(action))
+                self._machine.tried(time.monotonic(), action.peer, there=there)
             elif isinstance(action, Down):
                 self.leaving = True
 

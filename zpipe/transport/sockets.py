@@ -38,7 +38,7 @@ DIALOGUE_HWM = 1000
 SEND_HWM = 4096 + 64  # a link's largest window, and room for OPEN, SYNC and CLOSE
 HANDSHAKE_MS = 5000
 LINK_HEARTBEAT_MS, LINK_TIMEOUT_MS, CONNECT_TIMEOUT_MS = 300, 1000, 2000
-DIALOGUE_HEARTBEAT_MS, DIALOGUE_TIMEOUT_MS = 500, 1500
+DIALOGUE_HEARTBEAT_MS, DIALOGUE_TIMEOUT_MS = 250, 1000
 RECONNECT_MS, RECONNECT_MAX_MS = 20, 500
 
 
@@ -242,11 +242,16 @@ def ask(sock: Socket, payload: bytes) -> bool:
 
 
 def answer(sock: Socket, peer: bytes, payload: bytes) -> bool:
-    """Send from the registry without waiting; False when the peer is gone or does not read."""
+    """Send from the registry without waiting; False when the peer has no connection.
+
+    What a connected peer leaves unread is dropped once too much of it waits.
+    """
     try:
         sock.send_multipart((peer, payload), zmq.NOBLOCK)
+    except zmq.Again:
+        return True
     except zmq.ZMQError as error:
-        if error.errno in (errno.EAGAIN, errno.EHOSTUNREACH):
+        if error.errno == errno.EHOSTUNREACH:
             return False
         raise
     return True
