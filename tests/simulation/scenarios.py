@@ -456,4 +456,9 @@ def faults(r: random.Random) -> Faults:
         held_up=r.choice((0.0, 0.0, 0.1)),
         in_call=r.choice((0.0, 0.0, 0.0, 0.03)),
         drains=r.choice((0.0, 0.0, 10.0)),
+        one_ways=r.choice((0.0, 0.0, 8.0)),
+        one_way_s=r.choice((0.3, 3.0)),
+        delay_s=r.choice((0.0, 0.0, 0.0, 0.2)),
+        repeats=r.choice((0.0, 0.0, 0.3)),
+        registry_every_s=r.choice((0.0, 0.0, 0.0, 0.7)),
     )

@@ -23,7 +23,12 @@ class Faults:
     pause_s: float = 3.0
     cuts: float = 0.0  # a link is reset, with what was on its way
     losses: float = 0.0  # a message vanishes and nobody is told
+    one_ways: float = 0.0  # nothing gets through a connection in one direction, and what was sent arrives later
+    one_way_s: float = 3.0
+    delay_s: float = 0.0  # by which a message is late at most
+    repeats: float = 0.0  # chance that an ack or a probe comes once more, late
     registry_kills: float = 0.0
+    registry_every_s: float = 0.0  # the registry dies this often, as by a clock; 0: never
     registry_down_s: float = 0.5
     omissions: float = 0.0  # rosters leave out a worker that lives, and name it again
     zombies: float = 0.0  # a worker is declared dead, replaced, and goes on for a while
@@ -61,6 +66,12 @@ def strike(world: World) -> None:
                 pipe.cut = True
     if rnd.random() < faults.losses * TICK_S and node.data_pipes:
         rnd.choice(list(node.data_pipes.values())).losing = 1  # each probe that is lost makes the next one later
+    if rnd.random() < faults.one_ways * TICK_S:
+        for pipe in (*node.data_pipes.values(), *node.ack_pipes.values()):
+            if rnd.random() < 0.5:
+                world.hold(pipe, rnd.random() * faults.one_way_s)
+    if faults.registry_every_s and world.now_s % faults.registry_every_s < TICK_S:
+        world.registry_up_s = world.now_s + faults.registry_down_s
     if rnd.random() < faults.registry_kills * TICK_S:
         world.registry_up_s = world.now_s + faults.registry_down_s
     if rnd.random() < faults.omissions * TICK_S:

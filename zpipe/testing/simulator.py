@@ -31,6 +31,8 @@ from zpipe.values.paths import Run
 from zpipe.values.plan import Plan, StagePlan
 from zpipe.wire.frames import Ack, Data, Message, Open, Sync
 
+HEARTBEAT_S = 1.0  # a connection is given up when nothing has come over it for as long
+
 
 class Part:
     """An item as the simulator carries it: the value itself, and the bytes it pretends to have."""
@@ -483,10 +485,34 @@ class World:
         if pipe.losing:
             pipe.losing -= 1
             return True
-        pipe.last_s = max(pipe.last_s, self.now_s + self.random.choice((0.0001, 0.0005, 0.002)))
+        late_s = self.random.choice((0.0001, 0.0005, 0.002))
+        if self.now_s < self.faults.until_s:
+            if self.faults.delay_s:
+                late_s += self.random.random() * self.faults.delay_s
+            if self.faults.repeats and not isinstance(message, Data) and self.random.random() < self.faults.repeats:
+                self.at(self.now_s + 2 * self.random.random(), self._again, to, message)
+        pipe.last_s = max(pipe.last_s, self.now_s + late_s)
         pipe.queue.append((pipe.last_s, message))
         self.at(pipe.last_s, self._arrive, pipe)
         return True
+
+    def hold(self, pipe: Pipe, for_s: float) -> None:
+        """Let nothing arrive for a while; the sender gives the connection up where heartbeats would, what it had sent
+        comes later all the same.
+        """
+        until_s = pipe.last_s = max(pipe.last_s, self.now_s + for_s)
+        pipe.queue = deque((max(when_s, until_s), message) for when_s, message in pipe.queue)
+        if for_s > HEARTBEAT_S:
+            self.at(self.now_s + HEARTBEAT_S, self._give_up, pipe)
+
+    def _give_up(self, pipe: Pipe) -> None:
+        pipe.cut = True
+
+    def _again(self, to: int, message: Message) -> None:
+        node = self.nodes.get(to)
+        if node is not None and node.paused_until <= self.now_s:
+            node.worker.received(self.now_s, message)
+            self.wake(node, self.now_s)
 
     def _arrive(self, pipe: Pipe) -> None:
         if not pipe.queue:
