@@ -107,7 +107,7 @@ def test_both_sides_of_the_dialogue_have_their_options(ctx: sockets.Context) -> 
     registry, address = sockets.router(ctx, "tcp://127.0.0.1:0")
     worker = sockets.dealer(ctx, address, b"12345678")
     beats = (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT, zmq.LINGER)
-    assert options(registry, *beats) == options(worker, *beats) == [250, 1000, 0]
+    assert options(registry, *beats) == options(worker, *beats) == [200, 800, 0]
     assert options(worker, zmq.RECONNECT_IVL, zmq.RECONNECT_IVL_MAX, zmq.IMMEDIATE) == [20, 500, 0]
     assert worker.getsockopt(zmq.ROUTING_ID) == b"12345678"
 

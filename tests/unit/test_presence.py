@@ -47,6 +47,15 @@ def test_a_silent_worker_whose_connection_lives_is_marked_and_never_dead(bench: 
     assert [row["state"] for row in bench.table()["workers"]] == ["live", "live"]
 
 
+def test_when_a_connection_has_gone_all_are_asked(bench: Bench) -> None:
+    bench.beat(2)
+    bench.registry.presence.doubt(bench.now_s)
+    bench.tick(LOOK_S)
+    assert set(bench.told()) == {1, 2}
+    bench.tick(1.0)
+    assert bench.told() == {}
+
+
 def test_a_busy_worker_whose_connection_is_renewed_stays(bench: Bench) -> None:
     look(bench, 1.5, connected=True)
     look(bench, LOOK_S, connected=False)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from zpipe.core.limits import RegistryLimits
 from zpipe.core.members import Member
 
+DOUBT_S = 1.0  # after a connection has gone, whichever it was
 HELD_UP_S = 1.0  # between two looks: then it was the registry that was away
 DECLARED_MAX = 256  # lives that supervisors are told to end
 
@@ -24,7 +25,7 @@ class Presence:
         self._limits = limits
         self._looked_s: float | None = None
         self._patient = restarted
-        self._patient_until_s = 0.0
+        self._patient_until_s = self._doubtful_until_s = 0.0
 
     def heard(self, member: Member, now_s: float) -> None:
         """Note that a worker has said something."""
@@ -36,6 +37,10 @@ class Presence:
             member.lost_s = None
         elif member.lost_s is None:
             member.lost_s = now_s
+
+    def doubt(self, now_s: float) -> None:
+        """Note that some connection has gone."""
+        self._doubtful_until_s = now_s + DOUBT_S
 
     def lost(self, members: Iterable[Member], now_s: float) -> list[Member]:
         """Return those whose connection has gone and has not come back in time."""
@@ -52,4 +57,5 @@ class Presence:
 
     def in_doubt(self, members: Iterable[Member], now_s: float) -> list[Member]:
         """Return those that are to be sent something, so that `tried` learns of their connection."""
-        return [m for m in members if m.lost_s is not None or now_s - m.seen_s >= self._limits.silent_s]
+        doubtful, silent_s = now_s < self._doubtful_until_s, self._limits.silent_s
+        return [m for m in members if doubtful or m.lost_s is not None or now_s - m.seen_s >= silent_s]

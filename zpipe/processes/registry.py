@@ -76,6 +76,7 @@ class Loop:
         self._machine = machine
         self._values = values
         self._router = router
+        self._monitor = sockets.watch(router)
         self._wake = wake
         self.leaving = False  # set by a signal
 
@@ -83,6 +84,7 @@ class Loop:
         """Serve until DOWN, SIGTERM or the end of the launcher.  Raises SaveError."""
         poller = sockets.Poller()
         poller.register(self._router, sockets.IN)
+        poller.register(self._monitor, sockets.IN)
         poller.register(self._wake, sockets.IN)
         parent.watch(poller)
         tick_s = 0.0
@@ -94,10 +96,18 @@ class Loop:
             self._wake.clear()
             actions = self._serve()
             now_s = time.monotonic()
+            if sockets.watched(self._monitor):
+                self._machine.presence.doubt(now_s)
             if now_s >= tick_s:
                 tick_s = now_s + TICK_S
                 actions += self._machine.tick(now_s)
             self._act(actions)
+
+    def close(self) -> None:
+        """Close the socket once what was said last is on its way."""
+        sockets.unwatch(self._router)
+        sockets.close(self._monitor)
+        sockets.close(self._router, linger_ms=LAST_WORDS_MS)
 
     def _serve(self) -> list[Action]:
         actions: list[Action] = []
@@ -178,7 +188,7 @@ def run_registry(
             _write(address_file, f"{address}\n")
         print(f"zpipe: registry of {plan.name} at {address}", flush=True)
         loop.run(parent)
-        sockets.close(router, linger_ms=LAST_WORDS_MS)
+        loop.close()
     finally:
         sockets.end(ctx)
         values.close()

@@ -104,6 +104,7 @@ class WorkerProcess:
             self._loop()
             if self.control.fenced:
                 return EXIT_FENCED
+            failpoints.hit("over")
             self._close(target)
             self._say_goodbye()
             return EXIT_DONE if self.desired == "exit" else EXIT_DRAINED
@@ -113,8 +114,8 @@ class WorkerProcess:
             return self._fail(error)
         except RegistryError as error:
             print(f"zpipe: {error}", file=sys.stderr)
-            # A place that is taken: one of our own slot is given up soon, another's stays taken.
-            again = error.code == 410 or (error.code == 409 and self.options.slot is not None)
+            # A registry that does not answer, or a place that is taken: for one that has a slot that passes.
+            again = error.code == 410 or (error.code in (0, 409) and self.options.slot is not None)
             return EXIT_FENCED if again else EXIT_FAILED
         except ZpipeError as error:
             if self.state == "joining" and self.options.slot is None:

@@ -38,7 +38,7 @@ DIALOGUE_HWM = 1000
 SEND_HWM = 4096 + 64  # a link's largest window, and room for OPEN, SYNC and CLOSE
 HANDSHAKE_MS = 5000
 LINK_HEARTBEAT_MS, LINK_TIMEOUT_MS, CONNECT_TIMEOUT_MS = 300, 1000, 2000
-DIALOGUE_HEARTBEAT_MS, DIALOGUE_TIMEOUT_MS = 250, 1000
+DIALOGUE_HEARTBEAT_MS, DIALOGUE_TIMEOUT_MS = 200, 800
 RECONNECT_MS, RECONNECT_MAX_MS = 20, 500
 
 
@@ -258,12 +258,12 @@ def answer(sock: Socket, peer: bytes, payload: bytes) -> bool:
 
 
 def watch(sock: Socket) -> Socket:
-    """Return a socket that tells when the connection comes and goes; poll it and call `watched`."""
+    """Return a socket that tells when connections come and go; poll it and call `watched`."""
     return sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
 
 
 def watched(monitor: Socket) -> Literal["up", "down"] | None:
-    """Return the latest news of a watched connection, None without news."""
+    """Return the latest news of a watched socket's connections, None without news."""
     news: Literal["up", "down"] | None = None
     try:
         while True:  # an undrained monitor would freeze every socket of the context
