@@ -104,7 +104,6 @@ class WorkerProcess:
             self._loop()
             if self.control.fenced:
                 return EXIT_FENCED
-            failpoints.hit("over")
             self._close(target)
             self._say_goodbye()
             return EXIT_DONE if self.desired == "exit" else EXIT_DRAINED
@@ -114,9 +113,7 @@ class WorkerProcess:
             return self._fail(error)
         except RegistryError as error:
             print(f"zpipe: {error}", file=sys.stderr)
-            # A registry that does not answer, or a place that is taken: for one that has a slot that passes.
-            again = error.code == 410 or (error.code in (0, 409) and self.options.slot is not None)
-            return EXIT_FENCED if again else EXIT_FAILED
+            return exit_code(error, self.options.slot)
         except ZpipeError as error:
             if self.state == "joining" and self.options.slot is None:
                 return self._stay_out(error)
@@ -428,6 +425,15 @@ class WorkerProcess:
             "other_code": int(self.other_code), "unreached": len(self.links.unreached) if self.links else 0,
             "rss": _rss(), "saves": int(isinstance(intake, Memory) and intake.saves),
         }  # fmt: skip
+
+
+def exit_code(error: RegistryError, slot: int | None) -> int:
+    """Return how a worker ends that may not join: for one with a slot of its own that may pass, so it is started again.
+
+    The slot may still be an earlier life's, and a registry that does not answer will be back.
+    """
+    again = error.code == 410 or (error.code in (0, 409) and slot is not None)
+    return EXIT_FENCED if again else EXIT_FAILED
 
 
 def _sleep_ms(due_s: float | None, now_s: float) -> int:
