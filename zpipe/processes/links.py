@@ -16,6 +16,7 @@ from zpipe.core.inlet import InLink
 from zpipe.core.memory import Save
 from zpipe.core.outlet import Link, Out
 from zpipe.core.worker import Worker
+from zpipe.processes import failpoints
 from zpipe.transport import sockets
 from zpipe.values.errors import ConfigError, ProtocolError
 from zpipe.wire import frames
@@ -200,6 +201,7 @@ class Links:
                 if entry.again.due_s <= now_s:
                     if sockets.send(entry.socket, entry.opening):
                         entry.opening = None
+                        failpoints.hit("open")
                         self._reached(inc)
                         continue
                     entry.again.put_off(now_s)

@@ -25,6 +25,7 @@ from typing import BinaryIO
 from zlib import crc32
 
 from zpipe.core.memory import Save
+from zpipe.processes import failpoints
 from zpipe.values.errors import ProtocolError, SaveError
 from zpipe.wire import frames
 from zpipe.wire.body import Buffer, Encoded, pack_plain, parts_of, unpack_plain
@@ -103,6 +104,7 @@ class Saves:
                 file.write(_BEGINNING.pack(MAGIC, VERSION))
                 for section in _sections(save):
                     _put(file, section)
+                    failpoints.hit("writing")
             os.replace(temporary, self.path)
         except OSError as error:
             temporary.unlink(missing_ok=True)

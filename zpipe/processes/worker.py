@@ -104,6 +104,7 @@ class WorkerProcess:
             self._loop()
             if self.control.fenced:
                 return EXIT_FENCED
+            failpoints.hit("over")
             self._close(target)
             self._say_goodbye()
             return EXIT_DONE if self.desired == "exit" else EXIT_DRAINED
