@@ -60,9 +60,12 @@ def data(
     return head + struct.pack(">I", check) + tail
 
 
-def ack(body: bytes, *, limit: int = 64, state: int = 0, quiet: int = 0, base: int = 10, length: int = 88) -> bytes:
-    fields = struct.pack(">QQQQQQBB6x", limit, 2**20, base, 12, 11, 13, state, quiet)
-    return common(5, length) + fields + body
+def ack(
+    body: bytes, *, limit: int = 64, state: int = 0, quiet: int = 0, base: int = 10, length: int = 88, crc: bool = False
+) -> bytes:
+    head = common(5, length) + struct.pack(">QQQQQQBBxx", limit, 2**20, base, 12, 11, 13, state, quiet)
+    check = crc32(head + b"\0\0\0\0" + body) if crc else 0
+    return head + struct.pack(">I", check) + body
 
 
 def run(**known: Any) -> dict[str, Any]:
@@ -173,6 +176,8 @@ def allowed_rest() -> list[Any]:
         sent("ACK of a worker that drains", [ack(pack([[], []]), state=1, quiet=1)],
              plain | {"state": 1, "quiet": 1}),
         sent("ACK of a worker that holds too much", [ack(pack([[], [], True]))], plain | {"full": True}),
+        sent("ACK with crc", [ack(pack([[[12, 14]], [1]]), crc=True)],
+             plain | {"ranges": [[12, 14]], "wants": [1]}, crc=True),
         sent("ACK with a third part of another kind", [ack(pack([[], [], "new"]))], plain, one_way=True),
         sent("ACK with a fourth part", [ack(pack([[], [], False, "new"]))], plain, one_way=True),
         sent("SYNC", [sync], {"type": "SYNC", **ENDS, "hi": 99, "blocked": True}),
@@ -189,6 +194,8 @@ def allowed_rest() -> list[Any]:
 def hostile_frames() -> list[Any]:
     one = data(pack([7]))
     checked = data(pack([7]), crc=True)
+    checked_ack = ack(pack([[[12, 14]], []]), crc=True)
+    flipped_ack = checked_ack[:55] + bytes([checked_ack[55] ^ 1]) + checked_ack[56:]
     flipped = checked[:-1] + bytes((checked[-1] ^ 1,))
     return [
         refused("no frames", [], "no frames"),
@@ -225,6 +232,7 @@ def hostile_frames() -> list[Any]:
         refused("SYNC with blocked 2", [common(3, 48) + struct.pack(">QB7x", 1, 2)], "blocked is 2"),
         refused("SYNC with flags", [common(3, 48, flags=1) + bytes(16)], "flags 1"),
         refused("ACK without a body", [ack(b"")], "ends in the middle"),
+        refused("ACK with one flipped bit", [flipped_ack], "crc is"),
         refused("ACK with a map", [ack(pack({}))], "not [ranges, wants]"),
         refused("ACK with one list", [ack(pack([[]]))], "not [ranges, wants]"),
         refused("ACK with a range below base", [ack(pack([[[9, 12]], []]))], "not above its base 10"),

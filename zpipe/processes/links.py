@@ -66,6 +66,7 @@ class _Acks:
 
     endpoints: tuple[str, ...]
     socket: sockets.Socket | None = None
+    crc: bool = True  # on a network
     up: bool = False
     dialled_s: float = 0.0
     waiting: dict[int, Ack] = field(default_factory=dict)  # by generation
@@ -279,6 +280,7 @@ class Links:
         entry.dialled_s, entry.up, entry.socket, entry.again = now_s, False, None, _Again()
         try:
             entry.socket = sockets.dial_push(self.context, entry.endpoints)
+            entry.crc = not sockets.choose(entry.endpoints).startswith("ipc:")
         except ConfigError:
             self.refused += 1  # dialled again later: the sender may only be gone
 
@@ -290,7 +292,7 @@ class Links:
 
     def _send_acks(self, now_s: float, src: int, entry: _Acks) -> bool:
         for gen, ack in list(entry.waiting.items()):
-            if entry.socket is None or not sockets.send(entry.socket, frames.encode(ack, crc=False)):
+            if entry.socket is None or not sockets.send(entry.socket, frames.encode(ack, crc=entry.crc)):
                 if now_s - entry.dialled_s >= (REDIAL_ACKS_S if entry.up else ACKS_UP_S):
                     self._connect(now_s, src, entry)
                 else:

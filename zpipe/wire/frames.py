@@ -36,10 +36,10 @@ _COMMON = struct.Struct(">4sBBHQQIHH")
 #                           seq n blen lane depth attempt position epoch crc digest
 _DATA = struct.Struct(">4sBBHQQIHHQIIIBBxxQIIQ")
 _SYNC = struct.Struct(">4sBBHQQIHHQB7x")
-#                          limit limit_bytes base got consumed echo state quiet
-_ACK = struct.Struct(">4sBBHQQIHHQQQQQQBB6x")
+#                          limit limit_bytes base got consumed echo state quiet crc
+_ACK = struct.Struct(">4sBBHQQIHHQQQQQQBBxxI")
 _LENGTHS = {DATA: _DATA.size, OPEN: _COMMON.size, SYNC: _SYNC.size, CLOSE: _COMMON.size, ACK: _ACK.size}
-_CRC_AT = 68
+_CRC_AT, _ACK_CRC_AT = 68, 84
 _U32, _U64 = 2**32 - 1, 2**64 - 1
 
 
@@ -118,7 +118,7 @@ Message = Data | Ack | Sync | Open | Close
 
 
 def encode(message: Message, *, crc: bool) -> list[bytes | memoryview]:
-    """Return the frames of a message: header and body in one, then raw buffers; `crc` guards frame 0 of DATA.
+    """Return the frames of a message: header and body in one, then raw buffers; `crc` guards frame 0 of DATA and ACK.
 
     The run of a Data may hold encoded parts, or a body as it was received, which goes out as it stands.
     """
@@ -126,12 +126,14 @@ def encode(message: Message, *, crc: bool) -> list[bytes | memoryview]:
         return _encode_data(message, crc)
     ends = (message.src, message.dst, message.gen, message.edge, 0)
     if type(message) is Ack:
-        header = _ACK.pack(
+        fields = (
             MAGIC, ACK, 0, _ACK.size, *ends, message.limit, message.limit_bytes, message.base, message.got,
             message.consumed, message.echo, message.state, message.quiet,
         )  # fmt: skip
         full = (True,) if message.full else ()
-        return [header + pack_plain((message.ranges[:RANGES_MAX], message.wants[:RANGES_MAX], *full))]
+        rest = pack_plain((message.ranges[:RANGES_MAX], message.wants[:RANGES_MAX], *full))
+        header = _ACK.pack(*fields, 0)
+        return [(_ACK.pack(*fields, crc32(rest, crc32(header))) if crc else header) + rest]
     if type(message) is Sync:
         return [_SYNC.pack(MAGIC, SYNC, 0, _SYNC.size, *ends, message.hi, message.blocked)]
     if type(message) is Open:
@@ -171,9 +173,10 @@ def decode(frames: Sequence[Buffer]) -> Message:
             raise ProtocolError(f"{len(rest)} bytes behind the header of SYNC")
         *_, hi, blocked = _SYNC.unpack_from(frame)
         return Sync(src, dst, gen, edge, hi, _flag("blocked", blocked) == 1)
-    body = unpack_plain(rest, bytes_max=SMALL_MAX, nesting_max=8)
     if kind == ACK:
-        limit, limit_bytes, base, got, consumed, echo, state, quiet = _ACK.unpack_from(frame)[9:]
+        limit, limit_bytes, base, got, consumed, echo, state, quiet, crc = _ACK.unpack_from(frame)[9:]
+        _check_crc(frame, crc, _ACK_CRC_AT)
+        body = unpack_plain(rest, bytes_max=SMALL_MAX, nesting_max=8)
         ranges, wants = _settled(body, base)
         _flag("state", state)
         _flag("quiet", quiet)
@@ -181,6 +184,7 @@ def decode(frames: Sequence[Buffer]) -> Message:
             src, dst, gen, edge, limit, limit_bytes, base, got, consumed, echo, state, quiet, ranges, wants,
             full=body[2:3] == [True],
         )  # fmt: skip
+    body = unpack_plain(rest, bytes_max=SMALL_MAX, nesting_max=8)
     if not isinstance(body, dict) or not all(isinstance(key, str) for key in body):
         raise ProtocolError("body of OPEN or CLOSE is not a map with text keys")
     if kind == OPEN:
@@ -240,10 +244,7 @@ def _decode_data(frames: Sequence[Buffer], length: int) -> tuple[int, Run]:
         digest,
     ) = _DATA.unpack_from(frame)  # fmt: skip
     view = memoryview(frame)
-    if crc:
-        found = crc32(view[_CRC_AT + 4 :], crc32(b"\0\0\0\0", crc32(view[:_CRC_AT])))
-        if found != crc:
-            raise ProtocolError(f"crc is {found:#010x} where the header says {crc:#010x}")
+    _check_crc(frame, crc, _CRC_AT)
     if flags > 3:
         raise ProtocolError(f"flags {flags:#04x} of DATA: only 0x03 are known")
     if not 1 <= n <= ITEMS_MAX:
@@ -286,6 +287,16 @@ def _decode_data(frames: Sequence[Buffer], length: int) -> tuple[int, Run]:
         run.arrays = True
         run.buffers = tuple(frames[1:])
     return seq, run
+
+
+def _check_crc(frame: Buffer, crc: int, at: int) -> None:
+    """Check a frame whose header gives its crc at that offset, where it gives one."""
+    if not crc:
+        return
+    view = memoryview(frame)
+    found = crc32(view[at + 4 :], crc32(b"\0\0\0\0", crc32(view[:at])))
+    if found != crc:
+        raise ProtocolError(f"crc is {found:#010x} where the header says {crc:#010x}")
 
 
 def _flag(name: str, number: int) -> int:
