@@ -1,20 +1,21 @@
-"""`python -m tests.chaos --runs 50 --seed 1`: one line for each run, exit 1 when any has a fault."""
+"""`python -m tests.chaos [runs|matrix|soak] ...`: real processes under faults, with a seed; exit 1 when any shows.
+
+runs    pipeline.toml, every role killed at counts of committed rows: one line for each run
+matrix  matrix.toml: targets, faults and moments, a table
+soak    matrix.toml for long, with a kill every 10 s and a pause every 60 s
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
+from tests.chaos import matrix, soak
 from tests.chaos.chaos import play
 
 
-def main() -> int:
+def runs(args: argparse.Namespace) -> bool:
     """Play the runs of consecutive seeds."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos")
-    parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=1, help="of the first run; each further one has the next")
-    parser.add_argument("--count", type=int, default=20_000, help="numbers to send")
-    args = parser.parse_args()
     bad = []
     for seed in range(args.seed, args.seed + args.runs):
         outcome = play(seed, count=args.count)
@@ -22,7 +23,32 @@ def main() -> int:
         if outcome.faults:
             bad.append(seed)
     print(f"{args.runs - len(bad)} of {args.runs} runs OK" + (f", seeds with faults: {bad}" if bad else ""))
-    return int(bool(bad))
+    return not bad
+
+
+def main() -> int:
+    """Play what was asked for."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = verbs.add_parser("runs")
+    verb.add_argument("--runs", type=int, default=1)
+    verb.add_argument("--seed", type=int, default=1, help="of the first run; each further one has the next")
+    verb.add_argument("--count", type=int, default=20_000, help="numbers to send")
+    verb.set_defaults(play=runs)
+    verb = verbs.add_parser("matrix")
+    verb.add_argument("--seed", type=int, default=1)
+    verb.add_argument("--only", nargs="+", default=(), metavar="CELL", help="e.g. middle/kill/steady, */stop-5/*")
+    verb.add_argument("--some", type=int, help="so many of the cells, drawn by the seed")
+    verb.add_argument("--quick", action="store_true", help="fewer kills in those that kill again and again")
+    verb.set_defaults(play=lambda args: matrix.run(args.only, some=args.some, seed=args.seed, quick=args.quick))
+    verb = verbs.add_parser("soak")
+    verb.add_argument("--seed", type=int, default=1)
+    verb.add_argument("--minutes", type=float, default=30.0)
+    verb.set_defaults(play=lambda args: soak.run(args.minutes, seed=args.seed))
+    args = parser.parse_args()
+    return int(not args.play(args))
 
 
 if __name__ == "__main__":

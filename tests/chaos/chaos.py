@@ -110,7 +110,7 @@ def _kill(run: Command, folder: Path, kills: deque[Kill], out: Outcome) -> list[
     end_s = time.monotonic() + DEADLINE_S
     while not run.ends_within(LOOK_S) and time.monotonic() < end_s:
         if kills and committed(folder) >= kills[0].rows:
-            victims = {pid for pid in _processes(run.process.pid, kills[0].role) if pid not in dead}
+            victims = {pid for pid in processes(run.process.pid, kills[0].role) if pid not in dead}
             if victims:  # else the last one has not come back yet
                 victim = random.Random(f"{out.seed} {len(kills)}").choice(sorted(victims))
                 with suppress(ProcessLookupError):
@@ -143,7 +143,7 @@ def _judge(folder: Path, count: int, between: int, out: Outcome) -> None:
         out.faults.append(" and ".join((verdict.stdout or verdict.stderr).strip().splitlines()))
 
 
-def _processes(launcher: int, role: str) -> list[int]:
+def processes(launcher: int, role: str) -> list[int]:
     """Return the pids of the launcher's children in a role."""
     word = "zpipe.processes.registry" if role == "registry" else role
     found = []
