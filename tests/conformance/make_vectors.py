@@ -68,6 +68,11 @@ def ack(
     return head + struct.pack(">I", check) + body
 
 
+def opening(body: bytes, *, crc: bool = True) -> bytes:
+    head = common(2, 36)
+    return head + struct.pack(">I", crc32(head + b"\0\0\0\0" + body) if crc else 0) + body
+
+
 def run(**known: Any) -> dict[str, Any]:
     """Return the meaning of a run: the defaults and what differs."""
     plain = {
@@ -184,6 +189,9 @@ def allowed_rest() -> list[Any]:
         sent("SYNC of a longer header", [common(3, 50) + struct.pack(">QB7x", 99, 0) + b"\1\2"],
              {"type": "SYNC", **ENDS, "hi": 99, "blocked": False}, one_way=True),
         sent("OPEN", [common(2, 32) + pack(info)], {"type": "OPEN", **ENDS, "info": info}),
+        sent("OPEN with crc", [opening(pack(info))], {"type": "OPEN", **ENDS, "info": info}, crc=True),
+        sent("OPEN with room for a crc", [opening(pack(info), crc=False)], {"type": "OPEN", **ENDS, "info": info},
+             one_way=True),
         sent("CLOSE", [common(4, 32) + pack({"why": "drained"})],
              {"type": "CLOSE", **ENDS, "why": "drained"}),
         sent("CLOSE without a reason", [common(4, 32) + pack({})], {"type": "CLOSE", **ENDS, "why": ""},
@@ -195,6 +203,8 @@ def hostile_frames() -> list[Any]:
     one = data(pack([7]))
     checked = data(pack([7]), crc=True)
     checked_ack = ack(pack([[[12, 14]], []]), crc=True)
+    flipped_opening = opening(pack({}))
+    flipped_opening = flipped_opening[:24] + bytes([flipped_opening[24] ^ 128]) + flipped_opening[25:]
     flipped_ack = checked_ack[:55] + bytes([checked_ack[55] ^ 1]) + checked_ack[56:]
     flipped = checked[:-1] + bytes((checked[-1] ^ 1,))
     return [
@@ -242,6 +252,7 @@ def hostile_frames() -> list[Any]:
         refused("ACK with a want of -1", [ack(pack([[], [-1]]))], "not a lane"),
         refused("ACK in state 2", [ack(pack([[], []]), state=2)], "state is 2"),
         refused("ACK with bytes behind", [ack(pack([[], []]) + b"\0")], "not plain msgpack"),
+        refused("OPEN with one flipped bit", [flipped_opening], "crc is"),
         refused("OPEN with a list", [common(2, 32) + pack([])], "not a map with text keys"),
         refused("OPEN with a number as key", [common(2, 32) + pack({1: 2})], "not a map with text keys"),
         refused("OPEN that nests", [common(2, 32) + b"\x81\xa1a" + b"\x91" * 9 + b"\0"], "nests deeper than 8"),

@@ -232,13 +232,14 @@ class Links:
             return
         info = {"proto": [1, 0], "stage": self.stage, "acks": self.acks_endpoints}
         self._try(now_s, link.peer.inc, link.peer.endpoints)
-        opening = frames.encode(Open(self.worker.inc, link.peer.inc, link.gen, link.peer.edge, info), crc=False)
         try:
             socket = sockets.dial_push(self.context, link.peer.endpoints)
         except ConfigError:
             self.worker.lost(now_s, link)  # its endpoints are gone: the roster or the next dial will tell
             return
         transport = sockets.choose(link.peer.endpoints).partition("://")[0]
+        message = Open(self.worker.inc, link.peer.inc, link.gen, link.peer.edge, info)
+        opening = frames.encode(message, crc=transport != "ipc")
         self.data[link.peer.inc] = _Data(link, socket, opening, transport, crc=transport != "ipc")
         self.pending = True
 

@@ -39,7 +39,8 @@ _SYNC = struct.Struct(">4sBBHQQIHHQB7x")
 #                          limit limit_bytes base got consumed echo state quiet crc
 _ACK = struct.Struct(">4sBBHQQIHHQQQQQQBBxxI")
 _LENGTHS = {DATA: _DATA.size, OPEN: _COMMON.size, SYNC: _SYNC.size, CLOSE: _COMMON.size, ACK: _ACK.size}
-_CRC_AT, _ACK_CRC_AT = 68, 84
+_CRC_AT, _ACK_CRC_AT, _OPEN_CRC_AT = 68, 84, 32
+_CRC = struct.Struct(">I")
 _U32, _U64 = 2**32 - 1, 2**64 - 1
 
 
@@ -118,7 +119,7 @@ Message = Data | Ack | Sync | Open | Close
 
 
 def encode(message: Message, *, crc: bool) -> list[bytes | memoryview]:
-    """Return the frames of a message: header and body in one, then raw buffers; `crc` guards frame 0 of DATA and ACK.
+    """Return the frames of a message: header and body in one, then raw buffers; `crc` guards that of DATA, ACK, OPEN.
 
     The run of a Data may hold encoded parts, or a body as it was received, which goes out as it stands.
     """
@@ -137,7 +138,7 @@ def encode(message: Message, *, crc: bool) -> list[bytes | memoryview]:
     if type(message) is Sync:
         return [_SYNC.pack(MAGIC, SYNC, 0, _SYNC.size, *ends, message.hi, message.blocked)]
     if type(message) is Open:
-        return [_COMMON.pack(MAGIC, OPEN, 0, _COMMON.size, *ends) + pack_plain(message.info)]
+        return [_encode_open(ends, pack_plain(message.info), crc)]
     assert type(message) is Close
     return [_COMMON.pack(MAGIC, CLOSE, 0, _COMMON.size, *ends) + pack_plain({"why": message.why[:4096]})]
 
@@ -184,6 +185,8 @@ def decode(frames: Sequence[Buffer]) -> Message:
             src, dst, gen, edge, limit, limit_bytes, base, got, consumed, echo, state, quiet, ranges, wants,
             full=body[2:3] == [True],
         )  # fmt: skip
+    if kind == OPEN and length >= _OPEN_CRC_AT + _CRC.size:
+        _check_crc(frame, _CRC.unpack_from(frame, _OPEN_CRC_AT)[0], _OPEN_CRC_AT)
     body = unpack_plain(rest, bytes_max=SMALL_MAX, nesting_max=8)
     if not isinstance(body, dict) or not all(isinstance(key, str) for key in body):
         raise ProtocolError("body of OPEN or CLOSE is not a map with text keys")
@@ -194,6 +197,14 @@ def decode(frames: Sequence[Buffer]) -> Message:
     if not isinstance(why, str):
         raise ProtocolError(f"CLOSE gives a {type(why).__name__} as its reason, not a text")
     return Close(src, dst, gen, edge, why)
+
+
+def _encode_open(ends: tuple[int, ...], info: bytes, crc: bool) -> bytes:
+    """Return an OPEN; its header is longer where it has a crc, which a reader may skip."""
+    if not crc:
+        return _COMMON.pack(MAGIC, OPEN, 0, _COMMON.size, *ends) + info
+    header = _COMMON.pack(MAGIC, OPEN, 0, _COMMON.size + _CRC.size, *ends)
+    return header + _CRC.pack(crc32(info, crc32(_CRC.pack(0), crc32(header)))) + info
 
 
 def _encode_data(message: Data, crc: bool) -> list[bytes | memoryview]:
