@@ -56,6 +56,12 @@ def test_nothing_is_left_when_the_launcher_is_killed_during_a_call_that_never_re
     assert place.left() == []
 
 
+def test_a_registry_that_is_killed_at_its_start_is_started_again(place: Place) -> None:
+    done = place.run("run", place.pipeline(chain("numbers", "double", "out")), ZPIPE_FAILPOINTS="registry=bound@1")
+    assert done.code == 0, done.err
+    assert (done.folder / ".failpoint-registry-bound-1").exists()
+
+
 def test_ctrl_c_finishes_what_is_under_way(place: Place) -> None:
     run = flowing(place)
     run.interrupt()

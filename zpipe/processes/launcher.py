@@ -180,11 +180,19 @@ class Launcher:
         slot = self._supervisor.add(self._registry_command(self.bind))
         deadline_s = time.monotonic() + REGISTRY_START_S
         while not (address := found.read_text().strip() if found.exists() else ""):
-            if self._supervisor.step(0.01) or time.monotonic() > deadline_s:
+            given_up = [death for death in self._supervisor.step(0.01) if not self._returns(death)]
+            if given_up or time.monotonic() > deadline_s:
                 why = last_line(slot.program.log).removeprefix("zpipe: ") or f"see {slot.program.log}"
                 raise RunError(f"the registry did not start: {self._who_has_the_address() or why}")
         self.address = address
         slot.program = self._registry_command(address)  # its next life is found at the same place
+
+    def _returns(self, death: Death) -> bool:
+        """Start a registry again that was killed before its address was known; one that gave up itself stays down."""
+        delay_s = death.slot.restarts.died(0) if death.status < 0 else None
+        if delay_s is not None:
+            self._supervisor.restart(death.slot, delay_s)
+        return delay_s is not None
 
     def _who_has_the_address(self) -> str:
         """Say which live run of this user listens where this one should, "" when none does."""

@@ -21,6 +21,7 @@ from typing import Any
 from zpipe.core.outcomes import Action, Down, Push, Reply, Store, Stored
 from zpipe.core.registry import Registry
 from zpipe.core.storedcheck import check_rows
+from zpipe.processes import failpoints
 from zpipe.processes.values import Values
 from zpipe.transport import sockets
 from zpipe.transport.wake import Wake
@@ -184,6 +185,8 @@ def run_registry(
             wake.set()
 
         signal.signal(signal.SIGTERM, leave)
+        failpoints.arm("registry", run_folder)
+        failpoints.hit("bound")
         if address_file is not None:
             _write(address_file, f"{address}\n")
         print(f"zpipe: registry of {plan.name} at {address}", flush=True)
