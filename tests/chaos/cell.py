@@ -163,7 +163,7 @@ def play(cell: Cell, seed: int, *, quick: bool = False) -> Result:
             _judge(run, scene, sight, result, count)
             if left := place.left():
                 result.faults.append(f"left behind: {left[:3]}")
-        result.note = scene.note
+        result.note = result.note or scene.note
     if not result.faults:
         shutil.rmtree(folder)
         result.folder = None
@@ -238,7 +238,7 @@ def _judge(run: Command, scene: Scene, sight: Sight, result: Result, count: int)
         result.faults.append(f"exit {done.code}: {(done.err.strip().splitlines() or ['nothing said'])[-1]}")
     for at, (began_s, bound) in enumerate(scene.marks):
         until_s = min([began_s + AFTERMATH_S, *scene_s[at + 1 : at + 2]])
-        if bound:
+        if bound and result.cell.moment != "ramp":
             result.recoveries_s.append(sight.longest(began_s, until_s))
     if scene.marks:
         calm = [times[0] for times in sight.times.values() if times]
@@ -247,27 +247,25 @@ def _judge(run: Command, scene: Scene, sight: Sight, result: Result, count: int)
     result.expected, result.committed = verdict.expected, verdict.committed
     result.lost, result.twice = verdict.lost, verdict.twice
     result.faults += verdict.faults
+    if (scene.folder / "report.json").exists():  # else it has not even started
+        _read_report(scene, result)
+    limit_s = KILL_WORST_S if result.cell.fault in ("kill", "kills") else WORST_S
+    if result.recoveries_s and max(result.recoveries_s) > limit_s:
+        result.faults.append(f"{max(result.recoveries_s):.2f} s until it went on (at most {limit_s:g})")
+
+
+def _read_report(scene: Scene, result: Result) -> None:
     report = json.loads((scene.folder / "report.json").read_text())
     result.peak_bytes = max(process["rss_bytes"] for process in report["processes"])
     restarts = sum(stage["restarts"] for stage in report["stages"])
     if scene.no_failover and restarts:
         result.faults.append(f"{restarts} restarts of processes that were busy")
-    limit_s = bound_of(scene.cell)
-    if result.recoveries_s and limit_s is not None and max(result.recoveries_s) > limit_s:
-        result.faults.append(f"{max(result.recoveries_s):.2f} s until it went on (at most {limit_s:g})")
 
 
 def joined(folder: Path) -> int:
     """Return how many workers have joined so far."""
     events = folder / "events.jsonl"
     return events.read_text().count('"kind": "joined"') if events.exists() else 0
-
-
-def bound_of(cell: Cell) -> float | None:
-    """Return within what time traffic must go on."""
-    if cell.moment in ("ramp", "over"):
-        return None
-    return KILL_WORST_S if cell.fault in ("kill", "kills") else WORST_S
 
 
 def _judge_failure(scene: Scene, code: int, said: str, result: Result) -> None:

@@ -60,7 +60,7 @@ def _sum_up(results: list[Result]) -> bool:
     )
     ok = not bad
     for what, faults, bound_s in (("kills", ("kill", "kills"), KILL_S), ("pauses", STOPS, PAUSE_S)):
-        took = [s for r in results if r.cell.fault in faults and r.cell.moment != "ramp" for s in r.recoveries_s]
+        took = [s for r in results if r.cell.fault in faults for s in r.recoveries_s]
         if len(took) >= ENOUGH:
             median, worst = statistics.median(took), max(took)
             after = f"{median:.2f} s (median, under {bound_s:g}), at worst {worst:.2f} s"

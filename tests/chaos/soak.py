@@ -26,7 +26,7 @@ STAGES = (
     "numbers", "middle", "split", "batch", "fit", "twice", "both-join", "both", "groups", "fits", "pairs", "ordered",
     "registry",
 )  # fmt: skip
-GROWTH_MAX = 0.05  # from the first third to the last, of memory and of descriptors
+GROWTH_MAX = 0.05  # from the second third to the last, of memory and of descriptors
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ class Soak:
         self.samples.append(Sample(now_s, sum(h[0] for h in held), sum(h[1] for h in held), *own))
 
     def thirds(self, name: str) -> tuple[float, float]:
-        """Return the median of a figure in the first and in the last third of the run."""
+        """Return the median of a figure in the second and in the last third of the run."""
         values = [getattr(sample, name) for sample in self.samples]
         part = max(1, len(values) // 3)
-        return statistics.median(values[:part]), statistics.median(values[-part:])
+        return statistics.median(values[-2 * part : -part] or values), statistics.median(values[-part:])
 
 
 def run(minutes: float, *, seed: int) -> bool:
@@ -140,7 +140,7 @@ def _report(soak: Soak, sight: Sight, verdict: Verdict) -> list[str]:
             faults.append(f"{statistics.median(gaps):.2f} s after a pause (at most {PAUSE_S:g})")
     for name in ("rss_mib", "descriptors", "launcher_mib", "launcher_descriptors"):
         first, last = soak.thirds(name)
-        print(f"{name.replace('_', ' ')}: {first:.0f} in the first third, {last:.0f} in the last")
+        print(f"{name.replace('_', ' ')}: {first:.0f} in the second third, {last:.0f} in the last")
         if last > first * (1 + GROWTH_MAX) + 1:
             faults.append(f"{name.replace('_', ' ')} grew from {first:.0f} to {last:.0f}")
     return faults
