@@ -19,7 +19,7 @@ ONE = Limits(window_max=1)  # the window never grows, so that acks repeat each o
 HASTY = Limits(dial_s=0.3)
 
 
-@pytest.fixture(params=["simulated", "ipc", "tcp"])
+@pytest.fixture(params=["simulated", "ipc", "tcp", "keys"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     with opened(str(request.param), tmp_path) as bench:
         yield bench

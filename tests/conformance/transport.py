@@ -21,6 +21,7 @@ from zpipe.processes.codec import WireCodec
 from zpipe.processes.links import Links, now
 from zpipe.testing.simulator import Node, World
 from zpipe.transport import sockets
+from zpipe.transport.keys import Keys
 from zpipe.values.plan import EdgePlan, Plan, StagePlan
 from zpipe.wire.frames import Ack, Data, Message
 
@@ -227,7 +228,9 @@ class Real:
     """Ends over sockets, each with a context of its own."""
 
     def __init__(self, transport: str, folder: Path) -> None:
-        self.transport = transport
+        self.transport = "tcp" if transport == "keys" else transport
+        public, secret = sockets.make_pair()
+        self.keys = Keys("registry", public, secret, public, folder) if transport == "keys" else None
         self.folder = folder
         self.lives: dict[int, tuple[End, Links]] = {}
         self.born = 0
@@ -238,12 +241,14 @@ class Real:
         end = End(Listener(self.born, role, limits))
         links = Links(
             end.worker, host="127.0.0.1", sockets_dir=str(self.folder), transport=self.transport, stage="end",
-            save=lambda save: None,
+            save=lambda save: None, keys=self.keys, admitted=[self.keys.public] if self.keys else (),
         )  # fmt: skip
+        if self.keys is not None:
+            links.peer_keys = dict.fromkeys(range(100), self.keys.public)
         end.endpoints = tuple(links.inbox_endpoints)
         self.lives[end.inc] = (end, links)
-        for socket in (links.inbox, links.acks):
-            if socket is not None:
+        for door in (links.inbox, links.acks):
+            for socket in door.inlets if door is not None else ():
                 self.poller.register(socket, sockets.IN)
         return end
 
@@ -265,8 +270,8 @@ class Real:
 
     def kill(self, end: End) -> None:
         _, links = self.lives.pop(end.inc)
-        for socket in (links.inbox, links.acks):
-            if socket is not None:
+        for door in (links.inbox, links.acks):
+            for socket in door.inlets if door is not None else ():
                 self.poller.unregister(socket)
         links.close()
 
@@ -290,7 +295,7 @@ def _disconnect(socket: sockets.Socket) -> None:
 
 @contextmanager
 def opened(transport: str, folder: Path) -> Iterator[Bench]:
-    """Open the bench of a transport: simulated, ipc or tcp."""
+    """Open the bench of a transport: simulated, ipc, tcp, or tcp with keys."""
     if transport == "simulated":
         yield Simulated()
         return

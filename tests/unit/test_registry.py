@@ -63,6 +63,7 @@ class Bench:
         self.ended: list[Ended] = []
         self.epoch = 0
         self.starts_workers = False
+        self.key = ""  # that the connection of the next request has proven
         self.restart()
 
     def restart(self) -> None:
@@ -92,7 +93,7 @@ class Bench:
     def say(self, message: dict[str, Any], peer: bytes = b"") -> dict[str, Any]:
         self.pushed.clear()
         peer = peer or int(message.get("inc") or 0).to_bytes(8, "big")
-        (reply,) = self.take(self.registry.step(self.now_s, peer, {"rid": 5, **message}))
+        (reply,) = self.take(self.registry.step(self.now_s, peer, {"rid": 5, **message}, self.key))
         assert reply["rid"] == 5
         return reply
 

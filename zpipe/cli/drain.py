@@ -8,41 +8,41 @@ from pathlib import Path
 import click
 
 from zpipe.cli import options
-from zpipe.cli.ps import TIMEOUT_S, only_run
+from zpipe.cli.ps import TIMEOUT_S, reach
 from zpipe.core.progress import FAILED, OVER
+from zpipe.processes.access import Access
 from zpipe.processes.client import Client
 from zpipe.processes.report import read_report
 from zpipe.processes.runfolder import live_runs
 from zpipe.values.errors import RegistryError, RunError
 
 HELP = "Whom to tell; else ZPIPE_REGISTRY, else your only live run."
-OTHERWISE = "--registry ADDR or ZPIPE_REGISTRY"
 LOOK_S = 0.1
 
 
 @click.command(epilog="Example: zpipe drain clean-2")
 @click.argument("worker")
 @options.registry(required=False, help_text=HELP)
-def drain(worker: str, address: str | None) -> None:
+def drain(worker: str, address: str | None, access: Access) -> None:
     """Let WORKER finish what it has, take nothing new, and leave; the run goes on without it.
 
     One that is the last of its stage, remembers, or is of a source cannot leave.
     """
-    _tell({"t": "DRAIN", "worker": worker}, address)
+    _tell({"t": "DRAIN", "worker": worker}, address, access)
     click.echo(f"{worker} leaves when it has finished what it has")
 
 
 @click.command(epilog="Example: zpipe scale clean=4")
 @click.argument("stages", metavar="STAGE=N...", nargs=-1, required=True)
 @options.registry(required=False, help_text=HELP)
-def scale(stages: tuple[str, ...], address: str | None) -> None:
+def scale(stages: tuple[str, ...], address: str | None, access: Access) -> None:
     """Give STAGE N workers: `zpipe run` starts what is missing, and what is too many finishes and leaves.
 
     Sources and stages that remember keep the workers they have.
     """
     wanted = [(stage, int(n)) for stage, n in map(_stage_and_number, stages)]
     for stage, n in wanted:
-        _tell({"t": "SCALE", "stage": stage, "workers": n}, address)
+        _tell({"t": "SCALE", "stage": stage, "workers": n}, address, access)
         click.echo(f"{stage} gets {n} worker{'s' if n > 1 else ''}")
 
 
@@ -56,14 +56,14 @@ def _stage_and_number(text: str) -> tuple[str, str]:
 @click.command(epilog="Example: zpipe down --registry tcp://127.0.0.1:5570")
 @options.registry(required=False, help_text=HELP)
 @click.option("--now", is_flag=True, help="Stop it without finishing what is under way.")
-def down(address: str | None, now: bool) -> None:
+def down(address: str | None, access: Access, now: bool) -> None:
     """End a run or a service as the first Ctrl-C does, and wait for its end.
 
     Its sources stop, and what is under way is finished.  Ctrl-C here ends the waiting only.
     """
-    address = address or only_run(OTHERWISE).address
+    address, keys = reach(address, access)
     mine = [run for run in live_runs() if run.address == address]
-    with Client(address) as client:
+    with Client(address, keys) as client:
         if now:
             client.request({"t": "FAIL", "why": "stopped by zpipe down --now"}, TIMEOUT_S)
             click.echo("the run stops")
@@ -85,6 +85,6 @@ def _answers(client: Client) -> bool:
         return False
 
 
-def _tell(message: dict[str, str | int], address: str | None) -> None:
-    with Client(address or only_run(OTHERWISE).address) as client:
+def _tell(message: dict[str, str | int], address: str | None, access: Access) -> None:
+    with Client(*reach(address, access)) as client:
         client.request(message, TIMEOUT_S)

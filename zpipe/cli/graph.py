@@ -10,7 +10,8 @@ import click
 
 from zpipe.cli import options, show
 from zpipe.cli.load import load
-from zpipe.cli.ps import TIMEOUT_S, only_run
+from zpipe.cli.ps import TIMEOUT_S, reach
+from zpipe.processes.access import Access
 from zpipe.processes.client import Client
 from zpipe.processes.prepare import checked
 from zpipe.processes.runfolder import live_runs
@@ -25,7 +26,9 @@ from zpipe.values.pipeline import Pipeline
 @click.option("--mermaid", is_flag=True, help="Print a Mermaid flowchart instead.")
 @click.option("--live", is_flag=True, help="Draw a live run of yours, with its workers and rates.")
 @options.registry(required=False, help_text="Which run is --live; else ZPIPE_REGISTRY, else your only live run.")
-def graph(*, target: str | None, sets: tuple[str, ...], mermaid: bool, live: bool, address: str | None) -> None:
+def graph(
+    *, target: str | None, sets: tuple[str, ...], mermaid: bool, live: bool, address: str | None, access: Access
+) -> None:
     """Draw PIPELINE: its stages from the sources down, and who reads whom.
 
     PIPELINE is a .toml file, or file.py:function with a function that returns a zp.Pipeline; file.py alone
@@ -34,9 +37,9 @@ def graph(*, target: str | None, sets: tuple[str, ...], mermaid: bool, live: boo
     if live and (target or sets):
         raise click.UsageError("--live draws the pipeline of the run itself: leave PIPELINE and --set out")
     if live:
-        address = address or only_run("--registry ADDR or ZPIPE_REGISTRY").address
+        address, keys = reach(address, access)
         pipeline = _pipeline_of(address)
-        with Client(address) as client:
+        with Client(address, keys) as client:
             table = client.request({"t": "PS"}, TIMEOUT_S)
         title, rates = f"{table['name']}: {table['state']}", _rates(table)
     else:

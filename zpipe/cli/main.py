@@ -12,6 +12,7 @@ from zpipe.cli.check import check
 from zpipe.cli.dead import dead
 from zpipe.cli.drain import down, drain, scale
 from zpipe.cli.graph import graph
+from zpipe.cli.keys import keys
 from zpipe.cli.logs import logs
 from zpipe.cli.new import new
 from zpipe.cli.ps import ps
@@ -40,7 +41,7 @@ def cli() -> None:
 
 COMMANDS = (
     *(new, run, check, graph, test, try_, up, registry, worker, scale, drain, down),
-    *(ps, top, tap, logs, dead, schema),
+    *(ps, top, tap, logs, dead, keys, schema),
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 import click
 
+from zpipe.processes.access import KEYS, Access
 from zpipe.processes.launcher import ANY_PORT
+from zpipe.transport.keys import HOME
 from zpipe.transport.sockets import TRANSPORTS, check_endpoint
 from zpipe.values.errors import ConfigError
 
@@ -23,6 +26,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 class Launch(TypedDict):
     """What `launching` adds, as the launcher takes it."""
 
+    access: Access
     events: Path | None
     runs: Path
     transport: str
@@ -51,7 +55,7 @@ def or_here(value: str | None) -> str:
 
 
 def launching(command: Command) -> Command:
-    """Give a command that starts a run --events, --runs, --transport and --metrics."""
+    """Give a command that starts a run --events, --runs, --transport, --metrics, --keys and --insecure."""
     says = "Write what happens to this file too, one JSON object a line; see docs/events.md."
     events = click.option("--events", type=_FILE, metavar="FILE", help=says)
     runs = click.option("--runs", type=_FOLDER, default="runs", show_default=True, help="Where run folders go.")
@@ -61,7 +65,20 @@ def launching(command: Command) -> Command:
     )
     help_text = "Serve Prometheus /metrics and /readyz here, e.g. 127.0.0.1:9464; port 0 is any free one."
     metrics = click.option("--metrics", metavar="ADDR", help=help_text)
-    return events(runs(transport(metrics(command))))
+    return events(runs(transport(metrics(access(command)))))
+
+
+def access(command: Command) -> Command:
+    """Give a command --keys and --insecure, which it takes as `access`."""
+
+    @functools.wraps(command)
+    def with_access(*args: Any, path: Path | None, insecure: bool, **options: Any) -> Any:
+        return command(*args, access=Access(path, insecure), **options)
+
+    help_text = f"The keys for other hosts, a file or a folder; else {KEYS}, else {HOME}."
+    path = click.option("--keys", "path", type=click.Path(path_type=Path), metavar="PATH", help=help_text)
+    insecure = click.option("--insecure", is_flag=True, help="Speak with other hosts without keys.")
+    return path(insecure(cast(Command, with_access)))
 
 
 def bind(command: Command) -> Command:
@@ -83,10 +100,11 @@ def trace(command: Command) -> Command:
 
 
 def registry(*, required: bool, help_text: str) -> Callable[[Command], Command]:
-    """Return what gives a command --registry, which ZPIPE_REGISTRY stands in for."""
-    return click.option(
+    """Return what gives a command --registry, which ZPIPE_REGISTRY stands in for, --keys and --insecure."""
+    option = click.option(
         "--registry", "address", required=required, envvar="ZPIPE_REGISTRY", metavar="ADDR", help=help_text
     )
+    return lambda command: option(access(command))
 
 
 def as_json(command: Command) -> Command:

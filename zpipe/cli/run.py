@@ -25,6 +25,7 @@ _SECONDS = click.FloatRange(min=0, min_open=True)
 @click.option("--limit", type=_ITEMS, metavar="N", help="Make at most N items of each source per epoch.")
 @click.option("--until", metavar="STAGE", help="Leave out all stages but STAGE and those above it.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Choose what --chaos kills.")
+@options.bind
 @options.launching
 @options.trace
 @options.as_json
@@ -38,6 +39,7 @@ def run(
     until: str | None,
     seed: int | None,
     trace: Path | None,
+    bind: str,
     as_json: bool,
     **launch: Unpack[options.Launch],
 ) -> int:
@@ -53,6 +55,8 @@ def run(
             raise click.UsageError("--chaos kills worker processes and --inline has none: leave one out")
         if launch["metrics"] is not None:
             raise click.UsageError("--metrics tells what a registry knows and --inline has none: leave one out")
+        if bind != launcher.ANY_PORT:
+            raise click.UsageError("--bind is where workers reach a registry and --inline has none: leave one out")
         from zpipe.processes import inline as in_thread
 
         report = in_thread.run(
@@ -62,7 +66,7 @@ def run(
         with show.Live() as live:
             report = launcher.run(
                 pipeline, chaos=chaos, seed=seed, limit=limit, until=until, trace=trace, progress=live.progress,
-                on_event=live.event, **launch,
+                on_event=live.event, bind=bind, **launch,
             )  # fmt: skip
     return finish(report, as_json=as_json)
 

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from zpipe.cli import options
-from zpipe.cli.ps import only_run
+from zpipe.cli.ps import reach
+from zpipe.processes.access import Access
 from zpipe.processes.runfolder import live_runs
 from zpipe.processes.tapper import Tapper
 from zpipe.values.errors import RunError
@@ -24,7 +25,8 @@ _ITEMS = click.IntRange(min=1)
 @options.registry(required=False, help_text="Whom to ask; else ZPIPE_REGISTRY, else your only live run.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def tap(
-    *, stage: str, count: int | None, inputs: bool, output: str | None, address: str | None, as_json: bool
+    *, stage: str, count: int | None, inputs: bool, output: str | None, address: str | None, access: Access,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Show items as they pass STAGE of a live run, with path and worker: what it makes, of a sink what it is given.
 
@@ -32,10 +34,10 @@ def tap(
     """
     if inputs and output is not None:
         raise click.UsageError("--output is of what a stage makes, and --inputs shows what it is given: leave one out")
-    address = address or only_run("--registry ADDR or ZPIPE_REGISTRY").address
+    address, keys = reach(address, access)
     is_ours = _is_live(address)
     seen = 0
-    with Tapper(address, stage, inputs=inputs, output=output, form="json" if as_json else "text") as tapper:
+    with Tapper(address, stage, keys=keys, inputs=inputs, output=output, form="json" if as_json else "text") as tapper:
         for sample in tapper.samples(lambda: is_ours and not _is_live(address)):
             click.echo(_json(sample) if as_json else _line(sample))
             seen += 1

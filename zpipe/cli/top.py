@@ -16,10 +16,11 @@ from rich.live import Live
 from rich.text import Text
 
 from zpipe.cli import options, toptable
-from zpipe.cli.ps import TIMEOUT_S, only_run
+from zpipe.cli.ps import TIMEOUT_S, reach
 from zpipe.cli.show import WIDE
 from zpipe.core.look import Looker
 from zpipe.core.progress import OVER
+from zpipe.processes.access import Access
 from zpipe.processes.client import Client
 from zpipe.processes.report import read_report
 from zpipe.processes.runfolder import LiveRun, live_runs
@@ -41,16 +42,16 @@ Look = dict[str, Any]
 @click.option("--every", type=_SECONDS, default=1.0, show_default=True, metavar="SECONDS", help="Look this often.")
 @click.option("--once", is_flag=True, help=f"Print one look, of {ONCE_S:g} s or more, and end.")
 @options.as_json
-def top(*, address: str | None, every: float, once: bool, as_json: bool) -> None:
+def top(*, address: str | None, access: Access, every: float, once: bool, as_json: bool) -> None:
     """Watch a run: how fast its stages and edges are, where items wait, and which stage is the bottleneck.
 
     It ends with the run, or with Ctrl-C.  With --json each look is one JSON object, on a line of its own.
     """
-    address = address or only_run("--registry ADDR or ZPIPE_REGISTRY").address
+    address, keys = reach(address, access)
     run = next((run for run in live_runs() if run.address == address), None)
     screen = _Json() if as_json else _Screen(moves=not once)
     try:
-        with Client(address) as client, screen:
+        with Client(address, keys) as client, screen:
             for look in _looks(client, run, max(every, ONCE_S) if once else every, screen.wait):
                 screen.draw(look)
                 if once and look["span_s"]:

@@ -10,6 +10,7 @@ import click
 from zpipe.cli import options, show
 from zpipe.cli.load import load
 from zpipe.cli.run import finish
+from zpipe.processes.access import Access
 from zpipe.processes.events import Event
 from zpipe.processes.prepare import prepare
 from zpipe.processes.service import Background, Service, claimed, was_ended
@@ -51,6 +52,8 @@ def up(
     name = pipeline.name if name is None else name
     if not NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is a bad name for a service: {NAME_RULE}")
+    launch["access"] = launch["access"].of(pipeline)
+    launch["access"].at(bind)  # before anything is made
     with claimed(name) as lock:
         service = _prepared(name, pipeline, bind=bind, **launch)
         if foreground:
@@ -66,10 +69,11 @@ def up(
 
 
 def _prepared(
-    name: str, pipeline: Pipeline, *, bind: str, events: Path | None, runs: Path, transport: str, metrics: str | None
-) -> Service:
+    name: str, pipeline: Pipeline, *, bind: str, access: Access, events: Path | None, runs: Path, transport: str,
+    metrics: str | None,
+) -> Service:  # fmt: skip
     plan, folder = prepare(pipeline, runs=runs, sets=(), seed=None, transport=transport)
-    return Service(name, plan, folder, transport, bind, metrics, events)
+    return Service(name, plan, folder, transport, bind, access, metrics, events)
 
 
 def _in_foreground(service: Service) -> int:

@@ -36,6 +36,7 @@ class Member:
     seen_s: float
     lost_s: float | None = None  # since when nothing can be sent to it
     supervisor: str | None = None
+    key: str = ""  # the public key of its host, where keys are used
     announced: bool = True  # False: stored by a registry before this one, not heard of since
     state: str = "joining"
     inbox: tuple[str, ...] = ()

@@ -33,6 +33,8 @@ from zpipe.core.suspects import Suspects, read_blame
 from zpipe.core.taps import Taps, read_wish
 from zpipe.values.plan import Plan, StagePlan
 
+REVOKED = "this key was revoked: let who keeps the registry's keys make another, zpipe keys add NAME"
+
 
 class Registry:
     """One run's registry.  `welcome` is what every WELCOME carries besides: folders, transport.
@@ -70,6 +72,7 @@ class Registry:
         self.presence = Presence(self.limits, restarted=self.recovering)
         self.taps = Taps()
         self._welcome = {**(welcome or {}), "run_key": run_key, "plan": plan.to_dict()}
+        self._admitted: Mapping[str, str] | None = None  # public key -> name; None: without keys
         self._ver = 0
         self._began_s: float | None = None
         self._ended = False
@@ -92,11 +95,17 @@ class Registry:
             "DOWN": self._down,
         }
 
-    def step(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> list[Action]:
-        """Answer one request; whatever it holds, the answer is the worst that happens."""
+    def step(self, now_s: float, peer: bytes, message: Mapping[str, Any], key: str = "") -> list[Action]:
+        """Answer one request; whatever it holds, the answer is the worst that happens.
+
+        `key` is the public key that its connection has proven, "" without keys.
+        """
         self._begin(now_s)
         rid = message.get("rid")
+        message = {**message, "key": key}
         try:
+            if self._admitted is not None and key not in self._admitted:
+                raise Refused(403, REVOKED)
             verb = text(message, "t")
             if verb not in self._verbs:
                 raise Refused(501, f"verb {verb!r:.40} is unknown: there are {', '.join(self._verbs)}")
@@ -124,6 +133,17 @@ class Registry:
             if member.peer == peer:
                 self.presence.tried(member, now_s, there=there)
 
+    def admit(self, now_s: float, admitted: Mapping[str, str]) -> list[Action]:
+        """Admit these public keys, with their hosts' names, and no others; the workers of others are gone."""
+        self._begin(now_s)
+        before, self._admitted = self._admitted, dict(admitted)
+        if before is not None:
+            for member in [member for member in self.members if member.announced and member.key not in admitted]:
+                self._remove(member, f"has left: the key of {before.get(member.key, 'its host')!r} was revoked")
+            self._renew([member for member in self.members if member.in_rosters])
+        self._decide(now_s)
+        return self._actions()
+
     def _hello(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
         hello = read_hello(message)
         self._refuse_dead(hello.inc)
@@ -149,6 +169,7 @@ class Registry:
             self._store_worker(member)
         member.peer, member.announced = peer, True
         self.presence.heard(member, now_s)
+        member.key = message["key"]
         if hello.beat is not None:
             self._believe(member, hello.beat, now_s)
         own = sources_of(member.stage, member.slot)
@@ -168,6 +189,7 @@ class Registry:
             "complete": [number for number in own if number in self.progress.complete],
             "reach": {number: self.progress.reach(number) for number in own},
             "suspects": self.suspects.of(member.stage),
+            **self._keys(),
         }
 
     def _beat(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
@@ -276,7 +298,7 @@ class Registry:
         wish = read_wish(message, self.plan, stage)
         if self.taps.end(stage, wish) if message.get("over") else self.taps.renew(stage, wish, now_s):
             self._tell(stage)
-        return {"t": "OK", "state": self.progress.state}
+        return {"t": "OK", "state": self.progress.state, **self._keys()}
 
     def _ps(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
         return {
@@ -410,11 +432,17 @@ class Registry:
                         "worker": other.name,
                         "inbox": list(other.inbox),
                         "acks": list(other.acks),
+                        **({"key": other.key} if other.key else {}),
                     }
                     for other in self.members.beside(member)
                 ],
+                **self._keys(),
             }
         return state
+
+    def _keys(self) -> Map:
+        """Return whom workers are to admit, nothing without keys."""
+        return {} if self._admitted is None else {"keys": sorted(self._admitted)}
 
     def _actions(self, *replies: Reply) -> list[Action]:
         """Empty what this step has gathered, stores first; nobody is told twice."""

@@ -28,6 +28,7 @@ class Wish:
     inputs: bool
     output: str | None
     form: str
+    key: str = ""  # of who looks on, where keys are used
 
 
 class Taps:
@@ -55,7 +56,14 @@ class Taps:
     def of(self, stage: StagePlan) -> list[Map]:
         """Return what a stage's workers are to know."""
         wishes = [wish for number, wish in self._until if number == stage.number]
-        return [{**asdict(wish), "endpoints": list(wish.endpoints)} for wish in wishes]
+        return [_told(wish) for wish in wishes]
+
+
+def _told(wish: Wish) -> Map:
+    told = {**asdict(wish), "endpoints": list(wish.endpoints)}
+    if not wish.key:
+        del told["key"]
+    return told
 
 
 def read_wish(message: Mapping[str, Any], plan: Plan, stage: StagePlan) -> Wish:
@@ -71,7 +79,7 @@ def read_wish(message: Mapping[str, Any], plan: Plan, stage: StagePlan) -> Wish:
         raise Refused(409, f"{stage.name!r} is a source and is given nothing: look at what it makes")
     if output is not None:
         _check_output(plan, stage, output)
-    return Wish(where, inputs, output, form)
+    return Wish(where, inputs, output, form, str(message.get("key", "")))
 
 
 def _check_output(plan: Plan, stage: StagePlan, output: str) -> None:

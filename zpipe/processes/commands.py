@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from zpipe.core.members import worker_name
+from zpipe.processes.access import Access
 from zpipe.processes.chaos import REGISTRY
 from zpipe.processes.runfolder import RunFolder
 from zpipe.processes.supervisor import Program
@@ -15,10 +16,10 @@ from zpipe.values.plan import StagePlan
 
 
 def registry(
-    folder: RunFolder, address_file: Path, sockets_dir: Path, transport: str, *, starts_workers: bool
+    folder: RunFolder, address_file: Path, sockets_dir: Path, transport: str, access: Access, *, starts_workers: bool
 ) -> Callable[[str], Program]:
     """Return what makes the registry's program for the address it is to bind."""
-    more = ("--starts-workers",) if starts_workers else ()
+    more = (*access.argv(), "--starts-workers") if starts_workers else access.argv()
 
     def program(bind: str) -> Program:
         argv = (
@@ -37,22 +38,24 @@ def service(folder: RunFolder, lock: int, options: Sequence[str]) -> tuple[list[
     return [*argv, *options], _environment({})
 
 
-def worker(stage: StagePlan, number: int, address: str, folder: RunFolder) -> Program:
+def worker(stage: StagePlan, number: int, address: str, folder: RunFolder, access: Access) -> Program:
     """Return the program of a stage's worker; its output goes into the run folder."""
     name = worker_name(stage, number)
-    argv = worker_argv(stage.name, address, folder.blame_file(name), slot=number)
+    argv = worker_argv(stage.name, address, folder.blame_file(name), access, slot=number)
     env, log, blame = worker_environment(stage.name, stage.env), folder.log(name), folder.blame_file(name)
     return Program(name, argv, env, log, blame, stage.timeout)
 
 
 def worker_argv(
-    stage: str, address: str, blame: Path, *, slot: int | None = None, any_code: bool = False
-) -> tuple[str, ...]:
+    stage: str, address: str, blame: Path, access: Access, *, slot: int | None = None, any_code: bool = False,
+    host: str = "",
+) -> tuple[str, ...]:  # fmt: skip
     """Return a worker's command line, which names its stage; without a slot the registry gives it one."""
     slot_argv = () if slot is None else ("--slot", str(slot))
     return (
         sys.executable, "-m", "zpipe.processes.worker", stage, "--registry", address, *slot_argv,
         "--blame", str(blame), "--parent", str(os.getpid()), *(("--any-code",) if any_code else ()),
+        *(("--host", host) if host else ()), *access.argv(),
     )  # fmt: skip
 
 

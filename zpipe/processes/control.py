@@ -17,6 +17,7 @@ from typing import Any
 
 from zpipe.processes.client import REQUEST_S, Map, checked, nobody
 from zpipe.transport import sockets
+from zpipe.transport.keys import Keys
 from zpipe.transport.wake import Wake
 from zpipe.values.errors import ProtocolError, RegistryError
 from zpipe.wire import control as wire
@@ -50,6 +51,7 @@ class Control(threading.Thread):
         report: Callable[[], Mapping[str, Any]],
         *,
         beat_s: float = BEAT_S,
+        keys: Keys | None = None,
     ) -> None:
         sockets.check_endpoint(registry)
         super().__init__(name="zpipe-control", daemon=True)
@@ -58,6 +60,8 @@ class Control(threading.Thread):
         self.fenced = False
         self.fenced_why = ""
         self.epoch = 0
+        self._keys = keys
+        self._news: sockets.News | None = None  # of the connection, but that it is down
         self._hello: Map = {"proto": list(PROTO), **hello, "t": "HELLO"}
         self._report = report
         self._beat_s = beat_s
@@ -84,7 +88,7 @@ class Control(threading.Thread):
     def welcome(self, timeout_s: float) -> Map:
         """Wait for the answer to HELLO.  Raises RegistryError: nobody there, another version, or refused."""
         if not self._answered.wait(timeout_s) and self._refusal is None:
-            raise nobody(self.registry, timeout_s)
+            raise nobody(self.registry, timeout_s, self._keys, self._news)
         if self._refusal is not None:
             raise self._refusal
         assert self._welcome is not None
@@ -146,7 +150,7 @@ class Control(threading.Thread):
 
     def _speak(self, ctx: sockets.Context) -> None:
         """Use one socket until it has been silent for too long."""
-        dealer = sockets.dealer(ctx, self.registry, int(self._hello["inc"]).to_bytes(8, "big"))
+        dealer = sockets.dealer(ctx, self.registry, int(self._hello["inc"]).to_bytes(8, "big"), self._keys)
         monitor = sockets.watch(dealer)
         poller = sockets.Poller()
         for readable in (dealer, monitor, self._to_thread):
@@ -157,9 +161,8 @@ class Control(threading.Thread):
                 wait_s = self._send_due(dealer)
                 poller.poll(int(wait_s * 1000) + 1)
                 self._to_thread.clear()
-                if news := sockets.watched(monitor):
-                    self._up = news == "up"
-                    self._make_all_due()
+                while news := sockets.watched(monitor):
+                    self._take_news(news)
                 for _ in range(BURST):
                     frames = sockets.receive(dealer)
                     if frames is None:
@@ -169,6 +172,23 @@ class Control(threading.Thread):
             self._up = False
             sockets.unwatch(dealer)
             sockets.close(dealer, monitor)
+
+    def _take_news(self, news: sockets.News) -> None:
+        if news in ("up", "down"):
+            self._up = news == "up"
+            self._make_all_due()
+        if news != "down":
+            self._news = news
+        if news == "denied":
+            denial = nobody(self.registry, 0.0, self._keys, news)
+            if self._welcome is None:
+                self._refuse(denial)
+            else:
+                self._end(str(denial))
+
+    def _end(self, why: str) -> None:
+        self.fenced_why, self.fenced, self._over = why, True, True
+        self._to_owner.set()
 
     def _make_all_due(self) -> None:
         self._hello_due_s = self._beat_due_s = 0.0
@@ -264,15 +284,14 @@ class Control(threading.Thread):
     def _take_error(self, error: Map, request: _Request | None) -> None:
         code, text = error.get("code", 0), str(error.get("text", "the registry gives no reason"))
         to_hello = error.get("rid") in self._hello_rids
-        if self._welcome is None and (to_hello or code == 410):
+        if self._welcome is None and (to_hello or code in (403, 410)):
             self._refusal = RegistryError(text, code)
             now_s = time.monotonic()
             self._conflict_s = now_s if self._conflict_s is None else self._conflict_s
             if code != 409 or now_s - self._conflict_s >= CONFLICT_S:
                 self._refuse(self._refusal)
-        elif to_hello or code == 410:
-            self.fenced_why, self.fenced, self._over = text, True, True
-            self._to_owner.set()
+        elif to_hello or code in (403, 410):
+            self._end(text)
         elif code == 404:  # the registry was restarted: whatever was asked is asked again after HELLO
             if self._in_touch:
                 self._in_touch, self._hello_due_s = False, 0.0

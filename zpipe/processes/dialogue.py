@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zpipe.transport import sockets
+from zpipe.transport.keys import Keys
 from zpipe.values.errors import ProtocolError, RegistryError
 from zpipe.wire import control
 
@@ -27,20 +28,23 @@ class Asked:
 class Dialogue:
     """Ask a registry, again and again until it answers; only what may be repeated can be asked."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, keys: Keys | None = None) -> None:
         self._context = sockets.context()
         self._rids = itertools.count(1)
         self._asked: dict[int, Asked] = {}
         try:
-            self._socket = sockets.dealer(self._context, address)
+            self._socket = sockets.dealer(self._context, address, keys=keys)
         except RegistryError:
             sockets.end(self._context)
             raise
+        self._monitor = sockets.watch(self._socket)
+        self.news: sockets.News | None = None  # of the connection, but that it is down
 
     def __enter__(self) -> Dialogue:
         return self
 
     def __exit__(self, *_: object) -> None:
+        sockets.unwatch(self._socket)
         sockets.end(self._context)
 
     def fileno(self) -> int:
@@ -59,6 +63,8 @@ class Dialogue:
 
     def turn(self, now_s: float) -> list[tuple[Asked, Message]]:
         """Send what is due, and return each answer with what was asked."""
+        while news := sockets.watched(self._monitor):
+            self.news = news if news != "down" else self.news
         for asked in self._asked.values():
             if asked.resend_s <= now_s and sockets.ask(self._socket, control.encode(asked.message)):
                 asked.resend_s = now_s + RESEND_S

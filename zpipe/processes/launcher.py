@@ -20,6 +20,7 @@ from zpipe.core.members import planned
 from zpipe.core.progress import OVER
 from zpipe.core.scaling import Scaling
 from zpipe.processes import commands, deaths
+from zpipe.processes.access import Access, handed_on
 from zpipe.processes.chaos import REGISTRY, Chaos
 from zpipe.processes.crew import Crew
 from zpipe.processes.dialogue import Dialogue, Message
@@ -49,7 +50,7 @@ REGISTRY_START_S = 20.0
 REGISTRY_END_S = 2.0
 LAST_WORDS = {"done": DONE, "interrupted": INTERRUPTED, "failing": FAILED, "failed": FAILED}
 
-WorkerProgram = Callable[[StagePlan, int, str, RunFolder], Program]
+WorkerProgram = Callable[[StagePlan, int, str, RunFolder, Access], Program]
 Progress = Callable[[Mapping[str, Any]], None]  # takes the registry's table
 
 
@@ -66,6 +67,7 @@ class Launcher:
         *,
         transport: str = "auto",
         bind: str = ANY_PORT,
+        access: Access | None = None,
         with_workers: bool = True,
         worker: WorkerProgram = commands.worker,
         service: str = "",
@@ -79,6 +81,7 @@ class Launcher:
         self.plan = plan
         self.folder = folder
         self.bind = bind
+        self.access, self.keys = handed_on(access or Access(), bind)
         self.transport = transport
         self.address = ""
         self._with_workers = with_workers
@@ -135,10 +138,11 @@ class Launcher:
             stack.enter_context(self._supervisor)
             stack.enter_context(self._interrupts)
             self._start_registry(sockets_dir)
-            self._registry = stack.enter_context(Dialogue(self.address))
+            self._registry = stack.enter_context(Dialogue(self.address, self.keys))
             self._crew = Crew(self._supervisor, self._registry, self._tally, self._stages, self._event)
             name, folder = self.plan.name, str(self.folder.path)
-            note = announce(LiveRun(name, self.address, os.getpid(), folder, time.time(), self._service))
+            keys = str(self.keys.path) if self.keys else ""
+            note = announce(LiveRun(name, self.address, os.getpid(), folder, time.time(), self._service, keys))
             announced.callback(note.unlink, missing_ok=True)
             for event in (started(self.plan.name, self.address, self.folder.path), *self._opening):
                 self._event(event)
@@ -175,7 +179,7 @@ class Launcher:
     def _start_registry(self, sockets_dir: Path) -> None:
         found = self.folder.path / "registry.address"
         self._registry_command = commands.registry(
-            self.folder, found, sockets_dir, self.transport, starts_workers=self._with_workers
+            self.folder, found, sockets_dir, self.transport, self.access, starts_workers=self._with_workers
         )  # fmt: skip
         slot = self._supervisor.add(self._registry_command(self.bind))
         deadline_s = time.monotonic() + REGISTRY_START_S
@@ -208,7 +212,7 @@ class Launcher:
     def _start_workers(self) -> None:
         for stage in self.plan.stages:
             for slot in range(planned(stage)):
-                program = self._worker_program(stage, slot, self.address, self.folder)
+                program = self._worker_program(stage, slot, self.address, self.folder, self.access)
                 self._stages[program.name] = stage
                 self._supervisor.add(program)
 
@@ -235,7 +239,7 @@ class Launcher:
             for slot in itertools.count():
                 if len(staying) >= wanted[stage.name]:
                     break
-                program = self._worker_program(stage, slot, self.address, self.folder)
+                program = self._worker_program(stage, slot, self.address, self.folder, self.access)
                 if slot not in taken and (program.name not in own or own[program.name].ended):
                     self._stages[program.name] = stage
                     self._supervisor.add(program)
@@ -382,6 +386,7 @@ def run(
     events: str | os.PathLike[str] | None = None,
     transport: str = "auto",
     bind: str = ANY_PORT,
+    access: Access | None = None,
     with_workers: bool = True,
     metrics: str | None = None,
     trace: str | os.PathLike[str] | None = None,
@@ -392,11 +397,14 @@ def run(
 
     `limit` is the most items of each source per epoch, `until` the stage where the pipeline is cut off, `events`
     a file for a copy of what happens.  Without workers of its own it waits for those that join at `bind`.
-    `metrics` is where metrics are served meanwhile, `trace` a file for who ran which item when.
-    An interrupted run returns too, its report not `ok`.  Raises ConfigError with every fault, and RunError.
+    `access` says how it is guarded there.  `metrics` is where metrics are served meanwhile, `trace` a file for who
+    ran which item when.  An interrupted run returns too, its report not `ok`.  Raises ConfigError with every fault,
+    and RunError.
     """
     if chaos is not None and seed is None:
         seed = secrets.randbelow(2**32)
+    access = (access or Access()).of(pipeline)
+    access.at(bind)  # before anything is made
     wreaker = Chaos(chaos, seed) if chaos is not None and seed is not None else None
 
     def prepared() -> tuple[Plan, RunFolder]:
@@ -404,7 +412,7 @@ def run(
 
     return launch(
         prepared, events=events, metrics=metrics, trace=trace, progress=progress, transport=transport, bind=bind,
-        with_workers=with_workers, chaos=wreaker, on_event=on_event,
+        access=access, with_workers=with_workers, chaos=wreaker, on_event=on_event,
     )  # fmt: skip
 
 

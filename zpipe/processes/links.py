@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from zpipe.core.inlet import InLink
@@ -17,7 +18,10 @@ from zpipe.core.memory import Save
 from zpipe.core.outlet import Link, Out
 from zpipe.core.worker import Worker
 from zpipe.processes import failpoints
+from zpipe.processes.door import Door
 from zpipe.transport import sockets
+from zpipe.transport.admission import Admission
+from zpipe.transport.keys import Keys
 from zpipe.values.errors import ConfigError, ProtocolError
 from zpipe.wire import frames
 from zpipe.wire.body import decode_run
@@ -74,11 +78,16 @@ class _Acks:
 
 
 class Links:
-    """The sockets of one worker; `save` makes a save durable."""
+    """The sockets of one worker; `save` makes a save durable.
+
+    With `keys` only the public keys that were told to `admit` get in over tcp, and only owners of the keys that
+    rosters name are dialled.
+    """
 
     def __init__(
         self, worker: Worker, *, host: str, sockets_dir: str | None, transport: str, stage: str,
         save: Callable[[Save], None], warn: Callable[[str], None] | None = None,
+        keys: Keys | None = None, admitted: Iterable[str] = (),
     ) -> None:  # fmt: skip
         self.worker = worker
         self.stage = stage
@@ -88,31 +97,43 @@ class Links:
         self.poller = sockets.Poller()
         self.data: dict[int, _Data] = {}  # by receiver
         self.returns: dict[int, _Acks] = {}  # by sender
-        self.inbox: sockets.Socket | None = None
-        self.acks: sockets.Socket | None = None
-        self.inbox_endpoints: list[str] = []
-        self.acks_endpoints: list[str] = []
+        self.inbox: Door | None = None
+        self.acks: Door | None = None
+        self.keys = keys
+        self.peer_keys: dict[int, str] = {}  # of the workers at the other ends
+        self.admission = None if keys is None else Admission(self.context, admitted)
         self.readable: dict[Any, int] = {}  # what the last wait found
         self.pending = False  # whether something could not be sent yet
         self.refused = 0
         self.names: dict[int, str] = {}  # of the workers at the other ends
         self.tried: dict[int, float] = {}  # peers that nothing has got through to, since when
         self.unreached: set[int] = set()  # and those of them that were warned of
-        limits = worker.limits
+        door = partial(Door, transport=transport, sockets_dir=sockets_dir, keys=keys, poller=self.poller)
         if worker.inlet is not None:
-            self.inbox, self.inbox_endpoints = sockets.bind_pull(
-                self.context,
-                host=host,
-                sockets_dir=sockets_dir,
-                transport=transport,
-                hwm=4 * limits.window_max,
-            )
-            self.poller.register(self.inbox, sockets.IN)
+            hwm = 4 * worker.limits.window_max
+            self.inbox = door(partial(sockets.bind_pull, self.context, host=host, hwm=hwm))
         if worker.outlet.edges:
-            self.acks, self.acks_endpoints = sockets.bind_acks(
-                self.context, host=host, sockets_dir=sockets_dir, transport=transport
-            )
-            self.poller.register(self.acks, sockets.IN)
+            self.acks = door(partial(sockets.bind_acks, self.context, host=host))
+
+    @property
+    def inbox_endpoints(self) -> list[str]:
+        """Return where senders reach this worker; in any thread."""
+        return [] if self.inbox is None else self.inbox.endpoints
+
+    @property
+    def acks_endpoints(self) -> list[str]:
+        """Return where receivers acknowledge to this worker; in any thread."""
+        return [] if self.acks is None else self.acks.endpoints
+
+    def admit(self, now_s: float, admitted: Iterable[str]) -> None:
+        """Admit these keys; where one is admitted no longer all are cut off, and come again if they may."""
+        if self.admission is not None and self.admission.admit(admitted):
+            for door in (self.acks, self.inbox):
+                if door is not None:
+                    door.reopen()
+        for src, entry in self.returns.items():
+            if entry.socket is None:  # its key has come
+                self._connect(now_s, src, entry)
 
     def transports(self) -> dict[int, set[str]]:
         """Return what the links of each outgoing edge go over; in any thread."""
@@ -123,6 +144,8 @@ class Links:
 
     def close(self) -> None:
         """Close every socket at once."""
+        if self.admission is not None:
+            self.admission.close()
         sockets.end(self.context)
 
     # -- in -----------------------------------------------------------------------------------------
@@ -138,9 +161,9 @@ class Links:
         self.readable = {}
         count = 0
         # Acks before data: an ack may free the credit that the next message needs.
-        for socket in (self.acks, self.inbox):
-            if socket is not None and socket in readable:
-                count += self._drain(now_s, socket)
+        for door in (self.acks, self.inbox):
+            if door is not None:
+                count += sum(self._drain(now_s, socket) for socket in door.inlets if socket in readable)
         return count
 
     def _drain(self, now_s: float, socket: sockets.Socket) -> int:
@@ -233,7 +256,7 @@ class Links:
         info = {"proto": [1, 0], "stage": self.stage, "acks": self.acks_endpoints}
         self._try(now_s, link.peer.inc, link.peer.endpoints)
         try:
-            socket = sockets.dial_push(self.context, link.peer.endpoints)
+            socket = self._push(link.peer.inc, link.peer.endpoints)
         except ConfigError:
             self.worker.lost(now_s, link)  # its endpoints are gone: the roster or the next dial will tell
             return
@@ -242,6 +265,9 @@ class Links:
         opening = frames.encode(message, crc=transport != "ipc")
         self.data[link.peer.inc] = _Data(link, socket, opening, transport, crc=transport != "ipc")
         self.pending = True
+
+    def _push(self, inc: int, endpoints: Sequence[str]) -> sockets.Socket:
+        return sockets.dial_push(self.context, endpoints, keys=self.keys, peer=self.peer_keys.get(inc, ""))
 
     def _send(self, now_s: float, link: Link, seq: int, out: Out) -> None:
         entry = self.data.get(link.peer.inc)
@@ -280,7 +306,7 @@ class Links:
             self._try(now_s, src, entry.endpoints)
         entry.dialled_s, entry.up, entry.socket, entry.again = now_s, False, None, _Again()
         try:
-            entry.socket = sockets.dial_push(self.context, entry.endpoints)
+            entry.socket = self._push(src, entry.endpoints)
             entry.crc = not sockets.choose(entry.endpoints).startswith("ipc:")
         except ConfigError:
             self.refused += 1  # dialled again later: the sender may only be gone
@@ -317,11 +343,6 @@ class Links:
 
 def _say(line: str) -> None:
     print(f"zpipe: {line}", file=sys.stderr, flush=True)
-
-
-def host_address() -> str:
-    """Return the address that links bind to: this machine alone."""
-    return "127.0.0.1"
 
 
 def now() -> float:

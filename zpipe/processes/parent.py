@@ -9,16 +9,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from zpipe.processes import commands
+from zpipe.processes.access import Access, host_for
 from zpipe.processes.client import Client
 from zpipe.processes.crew import Crew
 from zpipe.processes.dialogue import Dialogue
-from zpipe.processes.events import OnEvent
+from zpipe.processes.events import OnEvent, happened
 from zpipe.processes.exits import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from zpipe.processes.interrupts import Interrupts
 from zpipe.processes.runfolder import live_runs
 from zpipe.processes.supervisor import Program, Supervisor
 from zpipe.processes.tally import Tally
 
+REVOKED = 403
 LOOK_S = 0.25  # how often the registry is asked for its table
 LAST_WORDS_S = 1.0
 REGISTRY_TIMEOUT_S = 5.0
@@ -32,22 +34,27 @@ class Parent:
     """
 
     def __init__(
-        self, stage: str, address: str, workers: int, *, on_event: OnEvent, any_code: bool = False
+        self, stage: str, address: str, workers: int, *, on_event: OnEvent, access: Access | None = None,
+        host: str = "", any_code: bool = False,
     ) -> None:  # fmt: skip
         self.stage = stage
         self.address = address
         self.workers = workers
+        self.access = access or Access()
+        self.keys = self.access.to(address)
+        self.host = host_for(address, host, self.keys, insecure=self.access.insecure)
         self.any_code = any_code
         self._event = on_event
         self._supervisor = Supervisor(forever=any(run.address == address and run.service for run in live_runs()))
         self._interrupts = Interrupts()
         self._tally = Tally()
         self._heard_s = 0.0
+        self._is_revoked = False
         self._next_look_s = 0.0
 
     def run(self) -> int:
         """Keep the workers running until each has left.  Raises RegistryError when no registry answers."""
-        with Client(self.address) as client:  # one clear line here instead of one from each worker
+        with Client(self.address, self.keys) as client:  # one clear line here instead of one from each worker
             table = client.request({"t": "PS"}, REGISTRY_TIMEOUT_S)
             self._heard_s = time.monotonic()
         timeout_s = next((row.get("timeout") for row in table["stages"] if row["name"] == self.stage), None)
@@ -56,11 +63,13 @@ class Parent:
             stack.callback(shutil.rmtree, blame, ignore_errors=True)
             stack.enter_context(self._supervisor)
             stack.enter_context(self._interrupts)
-            self._registry = stack.enter_context(Dialogue(self.address))
+            self._registry = stack.enter_context(Dialogue(self.address, self.keys))
             self._crew = Crew(self._supervisor, self._registry, self._tally, {}, self._event)
             for number in range(self.workers):
                 noted = blame / str(number)
-                argv = commands.worker_argv(self.stage, self.address, noted, any_code=self.any_code)
+                argv = commands.worker_argv(
+                    self.stage, self.address, noted, self.access, any_code=self.any_code, host=self.host
+                )
                 env = commands.worker_environment(self.stage, {})
                 self._supervisor.add(Program(f"{self.stage}#{number}", argv, env, None, noted, timeout_s))
             while not self._interrupts.taken() and not self._are_gone():
@@ -71,7 +80,7 @@ class Parent:
             self._tell_the_rest()
         if self._interrupts.count:
             return EXIT_INTERRUPTED
-        return EXIT_FAILED if self._crew.failed else EXIT_DONE
+        return EXIT_FAILED if self._crew.failed or self._is_revoked else EXIT_DONE
 
     def _are_gone(self) -> bool:
         """Tell whether none is left that may return: a registry that is silent then has gone, and lets none."""
@@ -93,6 +102,10 @@ class Parent:
     def _hear(self, now_s: float) -> None:
         for asked, reply in self._registry.turn(now_s):
             self._heard_s = now_s
+            if reply.get("code") == REVOKED and not self._is_revoked:
+                self._is_revoked = True
+                self._event(happened("warning", f"{self.stage}: {reply.get('text')}", stage=self.stage))
+                self._crew.dismiss()
             self._crew.answered(asked)
             if reply.get("t") == "TABLE":
                 self._tally.see(reply)

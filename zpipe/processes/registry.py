@@ -22,8 +22,12 @@ from zpipe.core.outcomes import Action, Down, Push, Reply, Store, Stored
 from zpipe.core.registry import Registry
 from zpipe.core.storedcheck import check_rows
 from zpipe.processes import failpoints
+from zpipe.processes.access import Access
+from zpipe.processes.guard import Guard
+from zpipe.processes.runfolder import host_id
 from zpipe.processes.values import Values
 from zpipe.transport import sockets
+from zpipe.transport.keys import Keys
 from zpipe.transport.wake import Wake
 from zpipe.values.errors import ProtocolError, RegistryError, SaveError, ZpipeError
 from zpipe.values.plan import Plan
@@ -73,12 +77,15 @@ class Parent:
 class Loop:
     """One registry at its socket, until it is told to leave."""
 
-    def __init__(self, machine: Registry, values: Values, router: sockets.Socket, wake: Wake) -> None:
+    def __init__(
+        self, machine: Registry, values: Values, router: sockets.Socket, wake: Wake, guard: Guard | None
+    ) -> None:  # fmt: skip
         self._machine = machine
         self._values = values
         self._router = router
         self._monitor = sockets.watch(router)
         self._wake = wake
+        self._guard = guard
         self.leaving = False  # set by a signal
 
     def run(self, parent: Parent) -> None:
@@ -97,10 +104,12 @@ class Loop:
             self._wake.clear()
             actions = self._serve()
             now_s = time.monotonic()
-            if sockets.watched(self._monitor):
+            while sockets.watched(self._monitor):
                 self._machine.presence.doubt(now_s)
             if now_s >= tick_s:
                 tick_s = now_s + TICK_S
+                if self._guard is not None and (admitted := self._guard.news()):
+                    actions += self._machine.admit(now_s, admitted)
                 actions += self._machine.tick(now_s)
             self._act(actions)
 
@@ -113,9 +122,10 @@ class Loop:
     def _serve(self) -> list[Action]:
         actions: list[Action] = []
         for _ in range(BURST):
-            frames = sockets.receive(self._router)
-            if frames is None:
+            received = sockets.receive_of(self._router)
+            if received is None:
                 break
+            frames, key = received
             peer = bytes(frames[0])
             try:
                 if len(frames) != 2:
@@ -124,7 +134,7 @@ class Loop:
             except ProtocolError as error:
                 actions.append(Reply(peer, {"t": "ERR", "rid": None, "code": 400, "text": str(error)}))
                 continue
-            actions += self._machine.step(time.monotonic(), peer, message)
+            actions += self._machine.step(time.monotonic(), peer, message, key)
         return actions
 
     def _act(self, actions: Sequence[Action], *, keep: bool = True) -> None:
@@ -145,7 +155,9 @@ class Loop:
         """Send the workers home and wait for them a little; the run folder keeps the run as it was."""
         now_s = time.monotonic()
         deadline_s = now_s + ORPHAN_S
-        self._act(self._machine.step(now_s, b"", {"t": "FAIL", "why": "the launcher is gone"}), keep=False)
+        own_key = "" if self._guard is None else self._guard.key
+        failed = self._machine.step(now_s, b"", {"t": "FAIL", "why": "the launcher is gone"}, own_key)
+        self._act(failed, keep=False)
         while self._machine.members.living and (left_s := deadline_s - time.monotonic()) > 0:
             self._router.poll(int(left_s * 1000) + 1)
             self._act(self._serve(), keep=False)
@@ -155,6 +167,7 @@ def run_registry(
     run_folder: Path,
     *,
     bind: str,
+    access: Access | None = None,
     address_file: Path | None = None,
     sockets_dir: Path | None = None,
     transport: str = "auto",
@@ -166,19 +179,23 @@ def run_registry(
     `starts_workers`: its launcher starts those that are wanted.  SIGINT is the launcher's business and ignored,
     SIGTERM ends it.  When the launcher is gone, the directory of sockets is removed.
     """
+    keys = (access or Access()).at(bind)
     plan = _read_plan(run_folder / "plan.json")
     wake, parent = Wake(), Parent(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     values = Values(run_folder / "run.db")
     ctx = sockets.context()
+    guard = None if keys is None else Guard(ctx, keys)
     try:
         rows = values.rows()
         machine = _machine(
             plan, rows, values, run_folder=run_folder, sockets_dir=sockets_dir, transport=transport,
             starts_workers=starts_workers,
         )  # fmt: skip
-        router, address = _bind(ctx, bind, restarted=bool(rows))
-        loop = Loop(machine, values, router, wake)
+        if guard is not None:
+            machine.admit(time.monotonic(), guard.admitted)
+        router, address = _bind(ctx, bind, keys, restarted=bool(rows))
+        loop = Loop(machine, values, router, wake, guard)
 
         def leave(*_: object) -> None:
             loop.leaving = True
@@ -193,6 +210,8 @@ def run_registry(
         loop.run(parent)
         loop.close()
     finally:
+        if guard is not None:
+            guard.close()
         sockets.end(ctx)
         values.close()
         if parent.is_gone() and sockets_dir is not None:
@@ -205,6 +224,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m zpipe.processes.registry")
     parser.add_argument("--run-folder", type=Path, required=True)
     parser.add_argument("--bind", default="tcp://127.0.0.1:0")
+    parser.add_argument("--keys", type=Path)
+    parser.add_argument("--insecure", action="store_true")
     parser.add_argument("--address-file", type=Path)
     parser.add_argument("--sockets-dir", type=Path)
     parser.add_argument("--transport", choices=sockets.TRANSPORTS, default="auto")
@@ -215,6 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_registry(
             args.run_folder,
             bind=args.bind,
+            access=Access(args.keys, args.insecure),
             address_file=args.address_file,
             sockets_dir=args.sockets_dir,
             transport=args.transport,
@@ -241,6 +263,7 @@ def _machine(
         "run_folder": str(run_folder.absolute()),
         "sockets_dir": str(sockets_dir.absolute()) if sockets_dir else None,
         "transport": transport,
+        "here": host_id(),
     }
     try:
         check_rows(rows, plan)
@@ -266,11 +289,13 @@ def _encoded(action: Reply | Push) -> bytes:
         return wire.encode({"t": "ERR", "rid": rid if isinstance(rid, int) else None, "code": 413, "text": str(error)})
 
 
-def _bind(ctx: sockets.Context, endpoint: str, *, restarted: bool) -> tuple[sockets.Socket, str]:
+def _bind(
+    ctx: sockets.Context, endpoint: str, keys: Keys | None, *, restarted: bool
+) -> tuple[sockets.Socket, str]:  # fmt: skip
     deadline_s = time.monotonic() + (REBIND_S if restarted else 0.0)
     while True:
         try:
-            return sockets.router(ctx, endpoint)
+            return sockets.router(ctx, endpoint, keys)
         except RegistryError:
             if time.monotonic() >= deadline_s:
                 raise

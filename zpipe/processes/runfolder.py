@@ -9,6 +9,7 @@ import platform
 import secrets
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -116,6 +117,19 @@ def make_sockets_dir() -> Path:
     raise ConfigError("no directory for sockets: XDG_RUNTIME_DIR and /tmp are missing or not writable")
 
 
+def host_id() -> str:
+    """Return what tells this host from others: containers that share its kernel are the same host."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return socket.gethostname()
+
+
+def is_shared(path: Path, host: str | None) -> bool:
+    """Tell whether a folder that is named by a process on `host` is here, and ours; None: on this one."""
+    return host in (None, host_id()) and _is_ours(path)
+
+
 def remove_sockets_dir(path: Path) -> None:
     """Remove the directory and the sockets that killed workers left in it."""
     shutil.rmtree(path, ignore_errors=True)
@@ -131,6 +145,7 @@ class LiveRun:
     folder: str
     started: float = 0.0
     service: str = ""  # the name that it has as a service, "" unless it is one
+    keys: str = ""  # the file of the keys with which it is reached, "" without
 
 
 def announce(run: LiveRun) -> Path:
@@ -143,16 +158,19 @@ def announce(run: LiveRun) -> Path:
 def private_folder(name: str) -> Path:
     """Return a folder of this user, made if need be, for what lasts no longer than the system is up."""
     folder = _live_folder().with_name(name)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.parent.stat().st_uid != os.getuid():
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_ours(folder.parent):
         raise ConfigError(f"{folder.parent} belongs to another user: set XDG_RUNTIME_DIR to a directory of yours")
+    folder.parent.chmod(0o700)
+    folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 
 def live_runs() -> list[LiveRun]:
     """Return this user's live runs, oldest first; notes of dead ones are removed."""
     found = []
-    for path in _live_folder().glob("*.json"):
+    folder = _live_folder()
+    for path in folder.glob("*.json") if _is_ours(folder.parent) else ():
         try:
             note = json.loads(path.read_text(encoding="utf-8"))
             life, run = note.pop("life"), LiveRun(**note)
@@ -178,6 +196,15 @@ def _check_note(run: LiveRun) -> None:
 def _live_folder() -> Path:
     base = os.environ.get("XDG_RUNTIME_DIR")
     return Path(base or tempfile.gettempdir()) / f"zpipe-{os.getuid()}" / "runs"
+
+
+def _is_ours(folder: Path) -> bool:
+    """Tell whether a folder is there and this user's; a link to one is not."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
 
 
 def _life(pid: int) -> str:

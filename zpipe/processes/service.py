@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 
 from zpipe.processes import commands, launcher
+from zpipe.processes.access import Access
 from zpipe.processes.client import Client
 from zpipe.processes.events import FILE, Event, OnEvent
 from zpipe.processes.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
@@ -47,6 +48,7 @@ class Service:
     folder: RunFolder
     transport: str = "auto"
     bind: str = launcher.ANY_PORT
+    access: Access = Access()
     metrics: str | None = None
     events: Path | None = None
 
@@ -54,7 +56,7 @@ class Service:
         """Run in this process until it is told to end.  Raises ConfigError and RunError."""
         return launcher.launch(
             lambda: (self.plan, self.folder), events=self.events, metrics=self.metrics, progress=progress,
-            transport=self.transport, bind=self.bind, service=self.name, on_event=on_event,
+            transport=self.transport, bind=self.bind, access=self.access, service=self.name, on_event=on_event,
         )  # fmt: skip
 
 
@@ -127,7 +129,7 @@ class Background:
         """Wait until each stage has all its workers, or until all has ended well.  Raises RunError."""
         metrics = Metrics.of(self.service.plan)
         deadline_s = time.monotonic() + timeout_s
-        with Client(address) as client:
+        with Client(address, self.service.access.to(address)) as client:
             while lacking := metrics.lacking():
                 if time.monotonic() >= deadline_s:
                     raise RunError(
@@ -148,7 +150,7 @@ class Background:
         options = {"--name": service.name, "--transport": service.transport, "--bind": service.bind}
         more = {"--metrics": service.metrics, "--events": service.events}
         given = {key: str(value) for key, value in more.items() if value is not None}
-        return [text for option in (options | given).items() for text in option]
+        return [*(text for option in (options | given).items() for text in option), *service.access.argv()]
 
     def _wait(self, timeout_s: float) -> bool:
         """Wait for the end, tell of events, and return whether all has ended well.  Raises what it ended with."""
@@ -199,11 +201,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--bind", required=True)
     parser.add_argument("--metrics")
     parser.add_argument("--events", type=Path)
+    parser.add_argument("--keys", type=Path)
+    parser.add_argument("--insecure", action="store_true")
     args = parser.parse_args(argv)
     os.set_inheritable(args.lock, False)  # its end is ours alone
     plan = Plan.from_dict(json.loads((args.run_folder / "plan.json").read_text(encoding="utf-8")))
     service = Service(
-        args.name, plan, RunFolder(args.run_folder), args.transport, args.bind, args.metrics, args.events
+        args.name, plan, RunFolder(args.run_folder), args.transport, args.bind, Access(args.keys, args.insecure),
+        args.metrics, args.events,
     )  # fmt: skip
     try:
         return 0 if was_ended(report := service.run(_write_down)) or report.ok else EXIT_INTERRUPTED

@@ -10,8 +10,10 @@ from typing import Any
 from zpipe.core.progress import RUNNING
 from zpipe.processes.client import checked, nobody
 from zpipe.processes.dialogue import Dialogue
-from zpipe.transport import sockets
-from zpipe.values.errors import ProtocolError, RegistryError
+from zpipe.transport import addresses, sockets
+from zpipe.transport.admission import Admission
+from zpipe.transport.keys import Keys
+from zpipe.values.errors import ProtocolError, ZpipeError
 from zpipe.wire import control
 from zpipe.wire.body import Buffer
 
@@ -28,17 +30,21 @@ Sample = dict[str, Any]
 class Tapper:
     """`with` binds where samples go to, and asks nobody yet."""
 
-    def __init__(self, address: str, stage: str, *, inputs: bool, output: str | None, form: str) -> None:
+    def __init__(
+        self, address: str, stage: str, *, inputs: bool, output: str | None, form: str, keys: Keys | None = None
+    ) -> None:  # fmt: skip
         self._address = address
+        self._keys = keys
         self._context = sockets.context()
+        self._admission = None if keys is None else Admission(self._context)
         try:
             self._pull, endpoints = sockets.bind_pull(
-                self._context, host="127.0.0.1", sockets_dir=None, transport="tcp", hwm=HWM,
-                max_frame=control.BYTES_MAX,
+                self._context, host=addresses.towards(address), sockets_dir=None, transport="tcp", hwm=HWM,
+                max_frame=control.BYTES_MAX, keys=keys,
             )  # fmt: skip
-            self._registry = Dialogue(address)
-        except RegistryError:
-            sockets.end(self._context)
+            self._registry = Dialogue(address, keys)
+        except ZpipeError:
+            self._end()
             raise
         self._known = False  # a registry has answered
         self._form = form
@@ -56,6 +62,11 @@ class Tapper:
             time.sleep(0.005)  # its descriptor is edge-triggered: nothing to wait for
             now_s = time.monotonic()
         self._registry.__exit__(*details)
+        self._end()
+
+    def _end(self) -> None:
+        if self._admission is not None:
+            self._admission.close()
         sockets.end(self._context)
 
     def samples(self, is_over: Callable[[], bool]) -> Iterator[Sample]:
@@ -76,9 +87,11 @@ class Tapper:
             for _, reply in self._registry.turn(now_s):
                 heard_s, self._known = now_s, True
                 over = checked(reply)["state"] != RUNNING
+                if self._admission is not None:
+                    self._admission.admit(reply.get("keys", ()))
             if now_s - heard_s >= SILENT_S:
                 if not self._known:
-                    raise nobody(self._address, SILENT_S)
+                    raise nobody(self._address, SILENT_S, self._keys, self._registry.news)
                 over = True
             over = over or is_over()
             while (frames := sockets.receive(self._pull)) is not None:

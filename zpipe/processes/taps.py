@@ -15,6 +15,7 @@ from zpipe.core.work import Job
 from zpipe.processes import shown
 from zpipe.processes.caller import Caller
 from zpipe.transport import sockets
+from zpipe.transport.keys import Keys
 from zpipe.values.errors import ConfigError
 from zpipe.values.paths import Run
 from zpipe.values.stage import ANY
@@ -47,13 +48,17 @@ class Tap:
 class Taps:
     """The taps on one worker; `given` is to be called with each job while it is not None."""
 
-    def __init__(self, caller: Caller, context: sockets.Context, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, caller: Caller, context: sockets.Context, clock: Callable[[], float] = time.monotonic,
+        keys: Keys | None = None,
+    ) -> None:  # fmt: skip
         self.given: Callable[[Job], None] | None = None
         self._caller = caller
         self._worker = caller.worker
         self._current = caller.current
         self._context = context
         self._clock = clock
+        self._keys = keys
         self._until_s = 0.0
         self._on: dict[tuple[Any, ...], Tap] = {}
         self._of_inputs: list[Tap] = []
@@ -70,7 +75,10 @@ class Taps:
         for key, wish in wanted.items():
             if key not in self._on:
                 try:
-                    self._on[key] = Tap(wish, sockets.dial_push(self._context, wish["endpoints"], hwm=HWM))
+                    push = sockets.dial_push(
+                        self._context, wish["endpoints"], hwm=HWM, keys=self._keys, peer=wish.get("key", "")
+                    )
+                    self._on[key] = Tap(wish, push)
                 except ConfigError:
                     continue  # an address that cannot be dialled from here
         ends = self._caller.stage.role == "sink"  # what it is given is all there is to see

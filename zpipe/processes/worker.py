@@ -27,15 +27,16 @@ from zpipe.core.outlet import Peer
 from zpipe.core.source import Position, Source
 from zpipe.core.worker import Worker
 from zpipe.processes import failpoints
+from zpipe.processes.access import Access, host_for
 from zpipe.processes.blame import Blame
 from zpipe.processes.caller import Caller
 from zpipe.processes.codec import WireCodec
 from zpipe.processes.control import Control
 from zpipe.processes.exits import EXIT_DONE, EXIT_DRAINED, EXIT_FAILED, EXIT_FENCED
 from zpipe.processes.letters import Letters
-from zpipe.processes.links import Links, host_address
+from zpipe.processes.links import Links
 from zpipe.processes.roles import role_of
-from zpipe.processes.runfolder import RunFolder
+from zpipe.processes.runfolder import RunFolder, is_shared
 from zpipe.processes.saves import Saves
 from zpipe.processes.taps import Taps
 from zpipe.processes.targets import build, call_hook, user_traceback
@@ -80,6 +81,7 @@ class WorkerProcess:
         self.desired = "run"
         self.other_code = False  # than the run began with
         self.drained_s: float | None = None  # since when nothing is left to do for a worker that is to leave
+        self.keys = Access(options.keys, options.insecure).to(options.registry)
         self.control = Control(
             options.registry,
             {
@@ -88,6 +90,7 @@ class WorkerProcess:
                 "replaces": options.replaces,
             },
             self.report,
+            keys=self.keys,
         )  # fmt: skip
 
     # -- life ---------------------------------------------------------------------------------------
@@ -128,15 +131,18 @@ class WorkerProcess:
 
     def _join(self) -> Any:
         welcome = self.control.welcome(WELCOME_S)
+        host = host_for(self.options.registry, self.options.host, self.keys, insecure=self.options.insecure)
         plan = self.plan = Plan.from_dict(welcome["plan"])
         stage = self.stage = plan.stages[welcome["stage_number"]]
         os.environ.update(stage.env)  # before anything of the user's is imported
         os.environ["ZPIPE_WORKER"] = welcome["worker"]
-        folder = Path(welcome["run_folder"])
+        folder, here = Path(welcome["run_folder"]), welcome.get("here")
+        home = Path(plan.home or folder)
+        self._check_folder(stage, folder, is_here=is_shared(folder, here))
         failpoints.arm(stage.stage, folder)
         self.current = context.Current(
             stage.name, worker=welcome["worker"], lane_names=plan.lane_names, run_key=welcome["run_key"],
-            run_folder=Path(plan.home or folder), variant=stage.variant,
+            run_folder=home if is_shared(home, here) else None, variant=stage.variant,
         )  # fmt: skip
         context.enter(self.current)
         target = build(stage, Path(plan.folder))
@@ -157,11 +163,15 @@ class WorkerProcess:
             stage, target, worker, WireCodec(), time.monotonic, self.current, blame, Letters(RunFolder(folder).dead)
         )
         self.caller.trouble.suspect(welcome["suspects"])
+        sockets_dir = welcome.get("sockets_dir")
+        if sockets_dir is not None and not is_shared(Path(sockets_dir), here):
+            sockets_dir = None
         self.links = Links(
-            worker, host=host_address(), sockets_dir=welcome.get("sockets_dir"),
+            worker, host=host, sockets_dir=sockets_dir,
             transport=welcome.get("transport", "auto"), stage=stage.name, save=lambda save: self._save(saves, save),
+            keys=self.keys, admitted=welcome.get("keys", ()),
         )  # fmt: skip
-        self.taps = Taps(self.caller, self.links.context)
+        self.taps = Taps(self.caller, self.links.context, keys=self.keys)
         self.trace = recorder(RunFolder(folder), self.caller)
         if stage.memory:
             saves.claim()
@@ -174,6 +184,16 @@ class WorkerProcess:
         gc.freeze()  # what was imported stays: the collector need not look at it again,
         gc.set_threshold(*GC_THRESHOLD)  # nor at every seven hundredth object of items that come and go
         return target
+
+    def _check_folder(self, stage: StagePlan, folder: Path, *, is_here: bool) -> None:
+        """Raise StageError for a stage whose saves or dead letters would have nowhere to go."""
+        if is_here or not (stage.memory or stage.on_error == "dead-letter"):
+            return
+        what = "has a memory and saves" if stage.memory else "puts dead letters"
+        raise StageError(
+            f"stage {stage.name!r} {what} into the run folder, {folder}, which is not on this host: start its worker "
+            "where the registry is"
+        )
 
     def _compare(self, plan: Plan, stage: StagePlan) -> None:
         """See that the code imported here is the run's.  Raises StageError where somebody joins with another."""
@@ -339,6 +359,7 @@ class WorkerProcess:
         senders: set[int] = set()
         for peer in roster["peers"]:
             self.links.names[peer["inc"]] = peer["worker"]
+            self.links.peer_keys[peer["inc"]] = peer.get("key", "")
             for edge in self.plan.edges:
                 if edge.from_ == self.stage.number and edge.to == peer["stage_number"]:
                     inbox = tuple(peer["inbox"])
@@ -349,6 +370,7 @@ class WorkerProcess:
             receivers = {**self.receivers, **receivers}
             senders |= self.senders
         self.receivers, self.senders = receivers, senders
+        self.links.admit(now_s, roster.get("keys", ()))
         self.worker.roster(now_s, list(receivers.values()), set(senders))
 
     def _publish_sources(self, worker: Worker) -> None:
@@ -487,12 +509,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, default=0)
     parser.add_argument("--replaces", type=int)
     parser.add_argument("--any-code", action="store_true")
+    parser.add_argument("--host", default="")
+    parser.add_argument("--keys", type=Path)
+    parser.add_argument("--insecure", action="store_true")
     options = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group: the launcher decides
     die_with(options.parent)
     keep_memory()
     faulthandler.enable(all_threads=False)  # the last lines of one that a crash ends say where
-    return WorkerProcess(options).run()
+    try:
+        process = WorkerProcess(options)
+    except ZpipeError as error:  # its keys
+        print(f"zpipe: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return process.run()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import zmq
+from zmq.utils import z85
 
+from zpipe.transport.keys import Keys
 from zpipe.values.errors import ConfigError, RegistryError
 
 Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
@@ -37,9 +39,13 @@ REPLY_BYTES_MAX = 4 << 20  # from it: a WELCOME carries the plan
 DIALOGUE_HWM = 1000
 SEND_HWM = 4096 + 64  # a link's largest window, and room for OPEN, SYNC and CLOSE
 HANDSHAKE_MS = 5000
+GUARDED_BACKLOG = 4096  # that wait to be let in, so that many who never say who they are do not crowd out the others
 LINK_HEARTBEAT_MS, LINK_TIMEOUT_MS, CONNECT_TIMEOUT_MS = 300, 1000, 2000
 DIALOGUE_HEARTBEAT_MS, DIALOGUE_TIMEOUT_MS = 200, 800
 RECONNECT_MS, RECONNECT_MAX_MS = 20, 500
+ADMISSION = "inproc://zeromq.zap.01"  # where libzmq asks whom to admit: RFC 27
+ADMISSION_HWM = 1000
+DENIED = 400  # by the one asked, in the event of a handshake that failed for it
 
 
 def context() -> Context:
@@ -58,11 +64,14 @@ def bind_pull(
     transport: str,
     hwm: int,
     max_frame: int = FRAME_BYTES_MAX,
+    port: int = 0,
+    keys: Keys | None = None,
 ) -> tuple[Socket, list[str]]:
     """Bind an inbox or a channel of acks, and return it with its endpoints, ipc first.
 
-    `host` is an IP address that peers can reach.  `hwm` must be above twice the messages that senders may
-    have under way: a full inbox breaks the heartbeats of living links.  Raises ConfigError.
+    `host` is an IP address that peers can reach; `port` 0 is any free one.  `hwm` must be above twice the messages
+    that senders may have under way: a full inbox breaks the heartbeats of living links.  With `keys` only those come
+    in whom an Admission of this context admits.  Raises ConfigError.
     """
     if transport not in TRANSPORTS:
         raise ConfigError(f"transport {transport!r} is unknown: choose one of {', '.join(TRANSPORTS)}")
@@ -71,12 +80,13 @@ def bind_pull(
     pull.setsockopt(zmq.MAXMSGSIZE, max_frame)
     pull.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     pull.setsockopt(zmq.LINGER, 0)
+    _guard(pull, keys)
     wanted = []
     if transport != "tcp" and (sockets_dir is not None or transport == "ipc"):
         wanted.append(_ipc_name(sockets_dir))
     if transport != "ipc":
         pull.setsockopt(zmq.IPV6, ":" in host)
-        wanted.append(f"tcp://[{host}]:0" if ":" in host else f"tcp://{host}:0")
+        wanted.append(f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}")
     try:
         return pull, [_bind(pull, endpoint) for endpoint in wanted]
     except BaseException:
@@ -85,21 +95,28 @@ def bind_pull(
 
 
 def bind_acks(
-    ctx: Context, *, host: str, sockets_dir: str | os.PathLike[str] | None, transport: str
-) -> tuple[Socket, list[str]]:
+    ctx: Context, *, host: str, sockets_dir: str | os.PathLike[str] | None, transport: str, port: int = 0,
+    keys: Keys | None = None,
+) -> tuple[Socket, list[str]]:  # fmt: skip
     """Bind the channel on which a worker's receivers acknowledge; as `bind_pull`."""
     return bind_pull(
-        ctx, host=host, sockets_dir=sockets_dir, transport=transport, hwm=ACKS_HWM, max_frame=ACK_BYTES_MAX
-    )
+        ctx, host=host, sockets_dir=sockets_dir, transport=transport, hwm=ACKS_HWM, max_frame=ACK_BYTES_MAX,
+        port=port, keys=keys,
+    )  # fmt: skip
 
 
-def dial_push(ctx: Context, endpoints: Sequence[str], *, hwm: int = SEND_HWM) -> Socket:
+def dial_push(
+    ctx: Context, endpoints: Sequence[str], *, hwm: int = SEND_HWM, keys: Keys | None = None, peer: str = ""
+) -> Socket:
     """Open one life of a link: one attempt to connect, over ipc when the peer's file is here, else over tcp.
 
-    Until it is up, `send` returns False, and afterwards False means that it is dead.  Raises ConfigError when
-    no endpoint can be reached from here.
+    With `keys` nobody but who has the secret of the public key `peer` takes it over tcp.  Until it is up, `send`
+    returns False, and afterwards False means that it is dead.  Raises ConfigError when no endpoint can be reached
+    from here.
     """
     endpoint = choose(endpoints)
+    if keys is not None and endpoint.startswith("tcp://") and not peer:
+        raise ConfigError(f"the roster has no key for {endpoint}: it comes with the next")
     _check_is_address(endpoint)
     push = ctx.socket(zmq.PUSH)
     # One attempt, nothing before it is up: libzmq would hand a dead peer's messages to the next on its port.
@@ -111,6 +128,8 @@ def dial_push(ctx: Context, endpoints: Sequence[str], *, hwm: int = SEND_HWM) ->
     push.setsockopt(zmq.HEARTBEAT_TIMEOUT, LINK_TIMEOUT_MS)
     push.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS)
     push.setsockopt(zmq.IPV6, endpoint.startswith("tcp://["))
+    if endpoint.startswith("tcp://"):
+        _show(push, keys, peer)
     try:
         push.connect(endpoint)
     except zmq.ZMQError as error:
@@ -189,7 +208,23 @@ def has_room(push: Socket) -> bool:
     return bool(int(push.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
 
 
-def router(ctx: Context, endpoint: str) -> tuple[Socket, str]:
+def receive_of(router: Socket) -> tuple[list[memoryview], str] | None:
+    """Return the frames of the next message and the key of who sent it, "" without keys; None when there is none."""
+    try:
+        frames = router.recv_multipart(zmq.NOBLOCK, copy=False)
+    except zmq.Again:
+        return None
+    return [frame.buffer for frame in frames], _key_of(frames[-1])
+
+
+def _key_of(frame: zmq.Frame) -> str:
+    try:
+        return str(frame.get("User-Id"))
+    except zmq.ZMQError:
+        return ""  # nobody was asked to admit it
+
+
+def router(ctx: Context, endpoint: str, keys: Keys | None = None) -> tuple[Socket, str]:
     """Bind the registry's side of the dialogue; return it with the endpoint bound.  Raises RegistryError."""
     check_endpoint(endpoint)
     sock = ctx.socket(zmq.ROUTER)
@@ -198,6 +233,7 @@ def router(ctx: Context, endpoint: str) -> tuple[Socket, str]:
     sock.setsockopt(zmq.MAXMSGSIZE, REQUEST_BYTES_MAX)
     sock.setsockopt(zmq.IPV6, endpoint.startswith("tcp://["))
     _set_dialogue(sock)
+    _guard(sock, keys)
     try:
         return sock, _bind(sock, endpoint)
     except ConfigError as error:
@@ -205,7 +241,7 @@ def router(ctx: Context, endpoint: str) -> tuple[Socket, str]:
         raise RegistryError(str(error)) from error
 
 
-def dealer(ctx: Context, endpoint: str, identity: bytes | None = None) -> Socket:
+def dealer(ctx: Context, endpoint: str, identity: bytes | None = None, keys: Keys | None = None) -> Socket:
     """Connect a client's side of the dialogue.  Raises RegistryError when the endpoint is no address."""
     check_endpoint(endpoint)
     sock = ctx.socket(zmq.DEALER)
@@ -218,6 +254,8 @@ def dealer(ctx: Context, endpoint: str, identity: bytes | None = None) -> Socket
     sock.setsockopt(zmq.MAXMSGSIZE, REPLY_BYTES_MAX)
     sock.setsockopt(zmq.IPV6, endpoint.startswith("tcp://["))
     _set_dialogue(sock)
+    if keys is not None:
+        _show(sock, keys, keys.registry)
     try:
         sock.connect(endpoint)
     except zmq.ZMQError as error:
@@ -259,25 +297,75 @@ def answer(sock: Socket, peer: bytes, payload: bytes) -> bool:
 
 def watch(sock: Socket) -> Socket:
     """Return a socket that tells when connections come and go; poll it and call `watched`."""
-    return sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+    return sock.get_monitor_socket(
+        zmq.EVENT_HANDSHAKE_SUCCEEDED
+        | zmq.EVENT_DISCONNECTED
+        | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+        | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    )
 
 
-def watched(monitor: Socket) -> Literal["up", "down"] | None:
-    """Return the latest news of a watched socket's connections, None without news."""
-    news: Literal["up", "down"] | None = None
+News: TypeAlias = Literal["up", "down", "unshaken", "denied"]
+
+
+def watched(monitor: Socket) -> News | None:
+    """Return the next news of a watched connection, None when there is none; call until then, or all sockets freeze.
+
+    "unshaken": who answered there speaks with other keys, or with none, or is going.  "denied": it does not admit our
+    key, and libzmq never dials it again.
+    """
     try:
-        while True:  # an undrained monitor would freeze every socket of the context
-            # Two frames, the event's number in the first two bytes (zmq_socket_monitor(3)): what pyzmq's own
-            # function reads, but importing that brings asyncio along, a tenth of a worker's start.
-            number = int.from_bytes(monitor.recv_multipart(zmq.NOBLOCK)[0][:2], sys.byteorder)
-            news = "up" if number == zmq.EVENT_HANDSHAKE_SUCCEEDED else "down"
+        # Two frames, the event's number in the first two bytes, its value in the next four (zmq_socket_monitor(3)):
+        # what pyzmq's own function reads, but importing that brings asyncio along, a tenth of a worker's start.
+        event = monitor.recv_multipart(zmq.NOBLOCK)[0]
     except zmq.Again:
-        return news
+        return None
+    number, value = int.from_bytes(event[:2], sys.byteorder), int.from_bytes(event[2:6], sys.byteorder)
+    if number == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+        return "up"
+    if number == zmq.EVENT_DISCONNECTED:
+        return "down"
+    return "denied" if number == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value == DENIED else "unshaken"
 
 
 def unwatch(sock: Socket) -> None:
     """Stop watching; before the socket is closed."""
     sock.disable_monitor()
+
+
+def make_pair() -> tuple[str, str]:
+    """Make a public key and its secret."""
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
+def key_text(key: bytes) -> str:
+    """Return a key of 32 bytes as it is written in files."""
+    return z85.encode(key).decode()
+
+
+def bind_admission(ctx: Context) -> Socket:
+    """Return the socket at which libzmq asks, for each who knocks at a guarded socket, whether to let it in."""
+    sock = ctx.socket(zmq.ROUTER)
+    sock.setsockopt(zmq.LINGER, 0)
+    sock.setsockopt(zmq.SNDHWM, ADMISSION_HWM)
+    sock.setsockopt(zmq.RCVHWM, ADMISSION_HWM)
+    try:
+        sock.bind(ADMISSION)
+    except zmq.ZMQError:
+        close(sock)
+        raise
+    return sock
+
+
+def reply(sock: Socket, frames: Sequence[Buffer]) -> bool:
+    """Answer one of a ROUTER's peers, its identity first; False when it is gone."""
+    try:
+        sock.send_multipart(frames, zmq.NOBLOCK)
+    except zmq.ZMQError:
+        return False
+    return True
 
 
 def close(*sockets: Socket | None, linger_ms: int = 0) -> None:
@@ -301,12 +389,34 @@ def _set_dialogue(sock: Socket) -> None:
     sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, DIALOGUE_TIMEOUT_MS)
 
 
+def _guard(sock: Socket, keys: Keys | None) -> None:
+    """Let nobody in but whom the context's Admission admits; where none answers, nobody at all."""
+    if keys is not None:
+        sock.setsockopt(zmq.BACKLOG, GUARDED_BACKLOG)
+        sock.setsockopt(zmq.CURVE_SERVER, 1)
+        sock.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode())
+        sock.setsockopt(zmq.ZAP_DOMAIN, b"zpipe")
+        sock.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+
+
+def _show(sock: Socket, keys: Keys | None, peer: str) -> None:
+    """Dial as the owner of `keys`, and nobody but the owner of `peer`."""
+    if keys is not None:
+        sock.setsockopt(zmq.CURVE_PUBLICKEY, keys.public.encode())
+        sock.setsockopt(zmq.CURVE_SECRETKEY, keys.secret.encode())
+        sock.setsockopt(zmq.CURVE_SERVERKEY, peer.encode())
+
+
 def _ipc_name(folder: str | os.PathLike[str] | None) -> str:
     if folder is None:
         raise ConfigError("transport 'ipc' needs a directory for its sockets: use 'tcp' or name a directory")
     path = Path(folder).absolute() / secrets.token_hex(8)
     if len(os.fsencode(path)) > IPC_PATH_BYTES:
         raise ConfigError(f"{path} is over {IPC_PATH_BYTES} bytes: use a shorter directory or transport 'tcp'")
+    if Path(folder).is_dir():  # else binding says what is wrong
+        found = os.stat(folder)
+        if found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise ConfigError(f"{folder} is open to others: make it yours alone, chmod 700, or use transport 'tcp'")
     return f"ipc://{path}"
 
 

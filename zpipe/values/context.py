@@ -65,7 +65,7 @@ class Current:
         worker: str,
         lane_names: LaneNames,
         run_key: int,
-        run_folder: Path,
+        run_folder: Path | None,
         variant: Mapping[str, Any] | None = None,
     ) -> None:
         self.stage = stage
@@ -196,9 +196,15 @@ def rng(k: int | None = None) -> Generator:
 def run_folder() -> Path:
     """Return the folder of the run, for what a stage leaves there.
 
-    Raises ConfigError outside of a running stage.
+    Raises ConfigError outside of a running stage, and on a host that has not this folder.
     """
-    return _the("run_folder").run_folder
+    current = _the("run_folder")
+    if current.run_folder is None:
+        raise ConfigError(
+            f"stage {current.stage!r} uses the run folder, which is not on this host: start its worker where the "
+            "registry is, or give it an absolute path"
+        )
+    return current.run_folder
 
 
 def _the(name: str) -> Current:

@@ -25,14 +25,15 @@ from zpipe.values.tables import SCHEMA, Reader, place, read_top
 class Pipeline:
     """A DAG of stages under a name.  Pipelines are equal when `to_dict` is.
 
-    `stages` are in topological order, as declared where that leaves a choice.  `tests` are tables as written,
-    with name, stage, input and output.  `folder` is where files and modules are looked for first.  `faults` are
-    those found while reading; `places` map dotted paths to file:line; `unread` are the outputs of a stage whose
-    readers `until` has cut off: what goes there is dropped.
+    `stages` are in topological order, as declared where that leaves a choice.  An `insecure` one runs without keys
+    where others reach it.  `tests` are tables as written, with name, stage, input and output.  `folder` is where files
+    and modules are looked for first.  `faults` are those found while reading; `places` map dotted paths to file:line;
+    `unread` are the outputs of a stage whose readers `until` has cut off: what goes there is dropped.
     """
 
     name: str
     stages: tuple[StageSpec, ...]
+    insecure: bool
     tests: tuple[Any, ...]
     folder: Path
     faults: tuple[Fault, ...]
@@ -46,6 +47,7 @@ class Pipeline:
         defaults: Mapping[str, Any] | None = None,
         tests: Sequence[Mapping[str, Any]] = (),
         folder: str | os.PathLike[str] | None = None,
+        insecure: bool = False,
     ) -> None:
         """Take the stages that end the pipeline and all above them; a list of stages is a chain."""
         path, line = caller()
@@ -65,7 +67,7 @@ class Pipeline:
                 table["join" if node.joins else "from"] = [_read(x, names) for x in node.inputs]
             rows.append((names[node], table))
             places.setdefault(f"stage.{names[node]}", node.place)
-        self._fill(name, rows, defaults or {}, tests, home, [], places)
+        self._fill(name, rows, defaults or {}, tests, home, [], places, insecure=insecure)
 
     def _fill(
         self,
@@ -77,6 +79,8 @@ class Pipeline:
         faults: Iterable[Fault],
         places: Mapping[str, str],
         sets: Sequence[str] = (),
+        *,
+        insecure: Any = False,
     ) -> None:
         rows, tests, at, found = expand(rows, tests, folder, places)
         tables = dict(rows)
@@ -86,6 +90,7 @@ class Pipeline:
         usable = reader.defaults(defaults, [stage for stage, _ in rows])
         specs = [reader.stage(stage, table, usable) for stage, table in rows]
         self.name = name
+        self.insecure = insecure is True
         self.stages = _topological(specs)
         self.tests = reader.tests(tests)
         self.folder = Path(os.path.abspath(folder))
@@ -115,7 +120,8 @@ class Pipeline:
         rows = list(stages.items()) if isinstance(stages, Mapping) else []
         defaults, tests = data.get("defaults", {}), data.get("test", [])
         self = cls.__new__(cls)
-        self._fill(data.get("name"), rows, defaults, tests, Path(folder), faults, places, sets)
+        insecure = data.get("insecure", False)
+        self._fill(data.get("name"), rows, defaults, tests, Path(folder), faults, places, sets, insecure=insecure)
         return self
 
     @classmethod
@@ -150,6 +156,7 @@ class Pipeline:
                 todo.extend(above for above in self.stages if above.name in spec.above)
         cut = type(self).__new__(type(self))
         cut.name, cut.folder, cut.faults, cut.places = self.name, self.folder, self.faults, self.places
+        cut.insecure = self.insecure
         cut.stages = tuple(spec for spec in self.stages if spec.name in kept)
         cut.tests = tuple(test for test in self.tests if isinstance(test, Mapping) and test.get("stage") in kept)
         cut.unread = MappingProxyType({stage: self.outputs(stage) - cut.outputs(stage) for stage in kept})
@@ -159,7 +166,8 @@ class Pipeline:
         """Return the pipeline in the shape of its file, defaults left out."""
         stages = {spec.name: spec.to_dict() for spec in self.stages}
         tests = {"test": plain(self.tests)} if self.tests else {}
-        return {"schema": SCHEMA, "name": self.name, "stage": stages, **tests}
+        insecure = {"insecure": True} if self.insecure else {}
+        return {"schema": SCHEMA, "name": self.name, **insecure, "stage": stages, **tests}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pipeline) and self.to_dict() == other.to_dict()

@@ -31,6 +31,10 @@ def schema() -> Shape:
         "properties": {
             "schema": {"const": SCHEMA, "description": "the version of this form"},
             "name": {**name, "description": "a-z, 0-9 and -, a letter first"},
+            "insecure": {
+                **_or_variable({"type": "boolean"}),
+                "description": "off this machine: no keys, everyone is let in who reaches the run",
+            },
             "defaults": {
                 "description": "options for every stage that can have them",
                 "type": "object",

@@ -11,7 +11,7 @@ from zpipe.values.stage import BUILT_INS, StageSpec
 
 KEEPS = ("all", "latest")
 SCHEMA = 1
-TOP = ("schema", "name", "defaults", "stage", "test")
+TOP = ("schema", "name", "insecure", "defaults", "stage", "test")
 
 
 class Reader:
@@ -127,6 +127,9 @@ def read_top(data: Mapping[str, Any], places: Mapping[str, str]) -> list[Fault]:
     faults += [
         Fault(place(key, places), f"unknown key {key!r}{did_you_mean(key, TOP)}") for key in data if key not in TOP
     ]
+    if not isinstance(data.get("insecure", False), bool):
+        text = f"insecure is {data['insecure']!r}: true lets in everyone who reaches the run, false asks for keys"
+        faults.append(Fault(place("insecure", places), text))
     if not isinstance(data.get("stage", {}), Mapping):
         text = f"stage is {data['stage']!r}: write a table per stage, [stage.NAME]"
         faults.append(Fault(place("stage", places), text))
