@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from heapq import heappop
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 from zpipe.core.limits import Limits
@@ -184,11 +185,14 @@ class Simulated:
         pipe.cut = True
 
 
+_NO_CALLER = SimpleNamespace(call=None, trouble=SimpleNamespace(suspect=lambda rows: None, resolved=set()))
+
+
 class _Empty(World):
     """A world in which nobody begins a life by himself."""
 
     worker_type = Listener
-    caller_type = staticmethod(lambda *_: None)  # type: ignore[assignment]
+    caller_type = staticmethod(lambda *_: _NO_CALLER)  # type: ignore[assignment]
     next_role = SENDER
 
     def role(self, stage: StagePlan, slot: int) -> Role:
