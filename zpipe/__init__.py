@@ -13,6 +13,7 @@ from zpipe.values.context import Item, item, out, rng, run_folder
 from zpipe.values.errors import (
     ConfigError,
     EncodeError,
+    NoRoom,
     ProtocolError,
     RegistryError,
     RunError,
@@ -34,6 +35,7 @@ __all__ = [
     "ConfigError",
     "EncodeError",
     "Item",
+    "NoRoom",
     "Pipeline",
     "ProtocolError",
     "RegistryError",

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zpipe.values.context import run_folder
-from zpipe.values.errors import ConfigError, EncodeError, StageError
+from zpipe.values.errors import ConfigError, EncodeError, NoRoom, StageError
+from zpipe.values.room import lack_of_room
 
 ARRAY_MAX = 4096  # numbers of an array that is written as a list
 BUSY_S = 60.0  # for other workers to finish what they write to the same database
@@ -213,10 +214,10 @@ def _transaction(db: sql.Connection) -> Iterator[Any]:
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
-    except sql.Error as error:
-        raise StageError(f"cannot write {path}: {error}") from error
-    except OSError as error:
-        raise StageError(f"cannot write {path}: {error.strerror}: make room, or give the sink another path") from error
+    except (sql.Error, OSError) as error:
+        kind = NoRoom if lack_of_room(error) else StageError
+        said = error if isinstance(error, sql.Error) else error.strerror
+        raise kind(f"cannot write {path}: {said}: make room, or give the sink another path") from error
 
 
 def _json(item: Item, nan: str) -> str:

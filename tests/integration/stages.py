@@ -426,3 +426,7 @@ def long_text(x):
 
 def nothing():
     return 1
+
+
+def padded(k):
+    return {"i": k, "text": "x" * 300}

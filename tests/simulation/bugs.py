@@ -374,9 +374,8 @@ class GivesUpTheBlock(Caller):
         trouble._alone = self._given_up  # type: ignore[method-assign]
 
     def _given_up(self, spot: Any, call: Any) -> Any:
-        self.trouble._give_up(ValueError("its block failed"), *spot, 1)
+        yield from self.trouble._give_up(ValueError("its block failed"), *spot, 1)
         return GIVEN_UP
-        yield
 
 
 @dataclass(frozen=True)

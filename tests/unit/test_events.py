@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.smalldisk import small_disk
 from zpipe.cli import show
 from zpipe.processes.events import KINDS, Event, EventLog, happened, tell
 from zpipe.values.errors import ConfigError
@@ -75,6 +76,30 @@ def test_what_cannot_be_written_is_told_once_and_the_other_file_has_it_all(tmp_p
     assert [event.text for event in heard] == [WARNING.text, failure, WARNING.text]
     texts = [json.loads(line)["text"] for line in (tmp_path / "e.jsonl").read_text().splitlines()]
     assert texts == [WARNING.text, failure, WARNING.text]
+
+
+def test_events_wait_for_room_and_are_written_then(tmp_path: Path) -> None:
+    heard: list[Event] = []
+    with small_disk(tmp_path / "d", "64k") as disk, EventLog(disk.path / "e.jsonl") as log:
+        tell(WARNING, log, heard.append)
+        disk.fill()
+        for _ in range(60):  # more than is left of the page that the file has
+            tell(happened("warning", "x" * 100), log, heard.append)
+        disk.free()
+        tell(WARNING, log, heard.append)
+        texts = [json.loads(line)["text"] for line in (disk.path / "e.jsonl").read_text().splitlines()]
+    assert len(heard) == 63
+    assert sum("No space left on device: the run goes on without it" in event.text for event in heard) == 1
+    assert texts[-1] == WARNING.text
+
+
+def test_an_event_that_cannot_be_shown_for_want_of_room_ends_nothing(tmp_path: Path) -> None:
+    def show_it(event: Event) -> None:
+        raise OSError(28, "No space left on device")
+
+    with EventLog(tmp_path / "e.jsonl") as log:
+        tell(WARNING, log, show_it)
+    assert (tmp_path / "e.jsonl").read_text() == WARNING.line()
 
 
 @pytest.mark.parametrize(

@@ -108,3 +108,25 @@ def test_a_worker_out_of_reach_is_one_warning_that_says_where_to_look(watch: Wat
         "clean-1 cannot reach a worker beside it: /runs/t/logs/clean-1.log says which, and why",
         "clean-2 cannot reach a worker beside it: its output says which, and why",
     ]
+
+
+def test_who_waits_for_room_is_told_once_and_that_it_goes_on(watch: Watch) -> None:
+    full = row("clean-1", 1, waits="cannot write x: No space left on device")
+    seen(watch, row("clean-1", 1), row("clean-2", 2))
+    texts = [
+        [event.text for event in watch.see({**table(*rows), "waits": registry})]
+        for rows, registry in (
+            ((full, row("clean-2", 2, waits="")), ""),
+            ((full, row("clean-2", 2)), "cannot write run.db"),
+            ((full, row("clean-2", 2)), "cannot write run.db"),
+            ((row("clean-1", 1, waits=""), row("clean-2", 2)), ""),
+            ((full,), ""),
+        )
+    ]
+    assert texts[:4] == [
+        ["clean-1 waits: cannot write x: No space left on device"],
+        ["registry waits: cannot write run.db"],
+        [],
+        ["clean-1 goes on", "registry goes on"],
+    ]
+    assert texts[4][0] == "clean-1 waits: cannot write x: No space left on device"

@@ -45,6 +45,7 @@ class Member:
     running: dict[str, Any] | None = None
     calls: Histogram = field(default_factory=Histogram)
     edges: dict[int, EdgeNews] = field(default_factory=dict)
+    waits: str = ""  # what for, where its disk has no room
     ver: int = 0  # of its roster
     done: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RATE_BEATS))
 
@@ -72,6 +73,7 @@ class Member:
             self.state = beat.state
         self.inbox, self.acks = beat.inbox, beat.acks
         self.counters, self.running, self.calls = beat.counters, beat.running, beat.calls
+        self.waits = beat.waits
         own = (*self.stage.inputs, *self.stage.outputs)
         self.edges = {number: news for number, news in beat.edges.items() if number in own}
         done = float(sum(beat.counters.get(name, 0) for name in OUTCOMES))

@@ -89,6 +89,7 @@ class Beat:
     calls: Histogram = field(default_factory=Histogram)  # how long calls took
     resolved: tuple[str, ...] = ()  # paths of suspects that turned out harmless, or were given up
     edges: dict[int, EdgeNews] = field(default_factory=dict)
+    waits: str = ""  # what for, in one line: room on a disk
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def read_beat(message: Mapping[str, Any]) -> Beat:
         calls=_histogram(message, "calls"),
         resolved=_resolved(message),
         edges=_edges(message),
+        waits=text(message, "waits") if message.get("waits") is not None else "",
     )
 
 

@@ -112,6 +112,7 @@ def _worker_line(member: Member, now_s: float, suspect_s: float, *, leaves: bool
         "beat_age_s": silent_s,
         "rate": member.rate,
         "running": member.running,
+        "waits": member.waits,
         "sources": sources_of(member.stage, member.slot),
         "counters": dict(member.counters),
     }

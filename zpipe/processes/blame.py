@@ -16,6 +16,7 @@ from typing import Any
 
 from zpipe.values.context import Current
 from zpipe.values.paths import Again, Run
+from zpipe.values.room import lack_of_room
 
 SIZE = 16384  # and behind it a pair of numbers for each partition: its lane and its reach
 _PAIR = struct.Struct("=QQ")
@@ -39,9 +40,8 @@ class Blame:
         view = memoryview(bytearray(_TEXT))
         self.map: mmap.mmap | None = None
         if path is not None:
-            with open(path, "w+b") as file:
-                file.truncate(SIZE + _PAIR.size * len(lanes))
-                self.map = mmap.mmap(file.fileno(), 0)
+            self.map = _mapped(path, SIZE + _PAIR.size * len(lanes))
+        if self.map is not None:
             view = memoryview(self.map)
         self.number: memoryview = view[:8].cast("Q")
         self.running: memoryview = view[_RUNNING : _RUNNING + 1]
@@ -133,6 +133,19 @@ def _stretches(spots: Sequence[tuple[Run, int]]) -> list[tuple[Run, int, int]]:
         else:
             found.append((run, k, 1))
     return found
+
+
+def _mapped(path: Path, size: int) -> mmap.mmap | None:
+    """Map a new file; where the disk has no room for it there is none, and a death tells less."""
+    try:
+        with open(path, "w+b") as file:
+            file.write(bytes(size))  # not a hole: to write to a page of one without room would be the end
+            file.flush()
+            return mmap.mmap(file.fileno(), 0)
+    except OSError as error:
+        if not lack_of_room(error):
+            raise
+        return None
 
 
 class Noted:

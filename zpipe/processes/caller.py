@@ -19,6 +19,7 @@ from zpipe.processes import failpoints
 from zpipe.processes.blame import Blame
 from zpipe.processes.blocks import Blocks
 from zpipe.processes.joiner import Joiner, travels_alone
+from zpipe.processes.patience import Patience
 from zpipe.processes.sourcecalls import SourceCalls
 from zpipe.processes.trouble import FAILURES, GIVEN_UP, Keeper, Spot, Steps, Trouble
 from zpipe.stages import Grouping, Made, Member
@@ -60,6 +61,7 @@ class Caller:
     def __init__(
         self, stage: StagePlan, target: Any, worker: Worker, codec: Codec, clock: Callable[[], float],
         current: Current, blame: Blame | None = None, letters: Keeper | None = None,
+        patience: Patience | None = None,
     ) -> None:  # fmt: skip
         self.stage = stage
         self.target = target
@@ -68,6 +70,8 @@ class Caller:
         self.clock = clock
         self.current = current
         self.blame = blame or Blame(None, current)
+        self.patience = patience or Patience()
+        self.due_s = 0.0  # until when a job waits before it goes on
         self.limits = worker.limits
         self.call = _spread(target, stage.block > 0) if stage.spread else target
         self.grouping = target if isinstance(target, Grouping) else None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from zpipe.processes.ownfile import open_own
+from zpipe.values.room import lack_of_room
 
 FILE = "events.jsonl"  # in the run folder
 
@@ -80,12 +81,15 @@ def ended(name: str, state: str, error: str, seconds: float) -> Event:
 class EventLog:
     """Events as lines in files; one that cannot be written any more is given up, never the run.
 
+    Where a disk has no room lines wait for some, and are lost when the run ends before.
+
     `with` opens `copy`, a file of the user's, where one is given, and closes all.
     """
 
     def __init__(self, copy: str | os.PathLike[str] | None = None) -> None:
         self._copy = copy
         self._files: dict[Path, IO[str]] = {}
+        self._waiting: set[Path] = set()  # for room
 
     def __enter__(self) -> EventLog:
         if self._copy is not None:
@@ -107,8 +111,13 @@ class EventLog:
             try:
                 file.write(event.line())
                 file.flush()
+                self._waiting.discard(path)
             except OSError as error:
-                self._close(path)
+                if not lack_of_room(error):
+                    self._close(path)
+                elif path in self._waiting:
+                    continue
+                self._waiting.add(path)
                 failures.append(f"cannot write events to {path}: {error.strerror}: the run goes on without it")
         return failures
 
@@ -119,7 +128,11 @@ class EventLog:
 
 def tell(event: Event, log: EventLog, on_event: OnEvent) -> None:
     """Let everybody know of an event, and of the files that could not take it."""
-    on_event(event)
+    try:
+        on_event(event)
+    except OSError as error:
+        if not lack_of_room(error):  # for what is printed
+            raise
     for failure in log.write(event):
         tell(happened("warning", failure), log, on_event)
 

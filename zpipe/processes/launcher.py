@@ -158,7 +158,11 @@ class Launcher:
             for event in self._watch.given_up():
                 self._event(event)
         report = self._report(time.monotonic() - started_s)
-        self.folder.write("report.json", report.to_dict())
+        try:
+            self.folder.write("report.json", report.to_dict())
+        except OSError as error:
+            line = f"cannot write {self.folder.path / 'report.json'}: {error.strerror}: this is all there is of it"
+            self._event(happened("warning", line))
         return report
 
     def _event(self, event: Event) -> None:

@@ -24,6 +24,8 @@ from zpipe.core.storedcheck import check_rows
 from zpipe.processes import failpoints
 from zpipe.processes.access import Access
 from zpipe.processes.guard import Guard
+from zpipe.processes.output import lose_lines
+from zpipe.processes.patience import Patience
 from zpipe.processes.runfolder import host_id
 from zpipe.processes.values import Values
 from zpipe.transport import sockets
@@ -86,6 +88,9 @@ class Loop:
         self._monitor = sockets.watch(router)
         self._wake = wake
         self._guard = guard
+        self._patience = Patience()
+        self._unkept: dict[tuple[str, str], Store] = {}  # what waits for room on the disk, by kind and key
+        self._again_s = 0.0  # when that is tried again
         self.leaving = False  # set by a signal
 
     def run(self, parent: Parent) -> None:
@@ -138,18 +143,41 @@ class Loop:
         return actions
 
     def _act(self, actions: Sequence[Action], *, keep: bool = True) -> None:
-        stores = [action for action in actions if isinstance(action, Store)]
-        if stores and keep:
-            self._values.keep(stores)
+        if keep:
+            self._unkept.update(((store.kind, store.key), store) for store in actions if isinstance(store, Store))
+            self._keep(time.monotonic())
         for action in actions:
-            if isinstance(action, Reply):
-                sockets.answer(self._router, action.peer, _encoded(action))
-            elif isinstance(action, Push):
-                # Whoever cannot be reached hears it with the answer to its next beat.
-                there = sockets.answer(self._router, action.peer, _encoded(action))
-                self._machine.tried(time.monotonic(), action.peer, there=there)
+            if isinstance(action, Reply | Push):
+                self._say(action, kept=not (keep and self._unkept))
             elif isinstance(action, Down):
                 self.leaving = True
+
+    def _keep(self, now_s: float) -> None:
+        """Store what is to be stored, later if the disk has no room now."""
+        if not self._unkept or now_s < self._again_s:
+            return
+        try:
+            self._values.keep(self._unkept.values())
+        except SaveError as error:
+            pause_s = self._patience.pause_s(error)
+            if pause_s is None:
+                raise
+            self._again_s = now_s + pause_s
+        else:
+            self._unkept.clear()
+            self._patience.over()
+
+    def _say(self, action: Reply | Push, *, kept: bool) -> None:
+        """Send a message; nothing may follow from what is not stored: then only how the run stands is told."""
+        message = action.message
+        if not kept and not (message.get("t") == "TABLE" and message.get("state") == "running"):
+            return  # as if this registry were away: it is asked again
+        if not kept:
+            message = {**message, "waits": self._patience.lack}
+        # Whoever cannot be reached hears it with the answer to its next beat.
+        there = sockets.answer(self._router, action.peer, _encoded(message))
+        if isinstance(action, Push):
+            self._machine.tried(time.monotonic(), action.peer, there=there)
 
     def _outlive(self) -> None:
         """Send the workers home and wait for them a little; the run folder keeps the run as it was."""
@@ -183,7 +211,7 @@ def run_registry(
     plan = _read_plan(run_folder / "plan.json")
     wake, parent = Wake(), Parent(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    values = Values(run_folder / "run.db")
+    values = _open(run_folder / "run.db", parent)
     ctx = sockets.context()
     guard = None if keys is None else Guard(ctx, keys)
     try:
@@ -232,6 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--starts-workers", action="store_true")
     parser.add_argument("--parent", type=int)
     args = parser.parse_args(argv)
+    lose_lines()
     try:
         run_registry(
             args.run_folder,
@@ -280,13 +309,26 @@ def _machine(
         raise SaveError(f"{values.path} does not belong to {plan_path}, {error}: start the run anew") from error
 
 
-def _encoded(action: Reply | Push) -> bytes:
+def _encoded(message: dict[str, Any]) -> bytes:
     """Encode a message; what cannot travel becomes an answer that says so."""
     try:
-        return wire.encode(action.message)
+        return wire.encode(message)
     except RegistryError as error:
-        rid = action.message.get("rid")
+        rid = message.get("rid")
         return wire.encode({"t": "ERR", "rid": rid if isinstance(rid, int) else None, "code": 413, "text": str(error)})
+
+
+def _open(path: Path, parent: Parent) -> Values:
+    """Open the run's values; a disk without room is waited for, as long as there is a launcher."""
+    patience = Patience()
+    while True:
+        try:
+            return Values(path)
+        except SaveError as error:
+            pause_s = patience.pause_s(error)
+            if pause_s is None or parent.is_gone():
+                raise
+        time.sleep(pause_s)
 
 
 def _bind(

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
@@ -107,7 +108,8 @@ class Saves:
                     failpoints.hit("writing")
             os.replace(temporary, self.path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)  # it takes the room that the next try needs
             self._check()  # a later life removes what this one was writing
             raise SaveError(f"cannot write {self.path}: {error.strerror}: free some space and run again") from error
         self._check()

@@ -26,6 +26,7 @@ from zpipe.processes.events import FILE, Event, OnEvent
 from zpipe.processes.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from zpipe.processes.logs import Tail
 from zpipe.processes.metrics import Metrics
+from zpipe.processes.output import lose_lines
 from zpipe.processes.report import DONE, INTERRUPTED, Report, read_report
 from zpipe.processes.runfolder import LAUNCHER, RunFolder, live_runs, private_folder
 from zpipe.processes.supervisor import describe_status, last_line
@@ -204,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--keys", type=Path)
     parser.add_argument("--insecure", action="store_true")
     args = parser.parse_args(argv)
+    lose_lines()
     os.set_inheritable(args.lock, False)  # its end is ours alone
     plan = Plan.from_dict(json.loads((args.run_folder / "plan.json").read_text(encoding="utf-8")))
     service = Service(

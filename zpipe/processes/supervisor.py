@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from zpipe.processes.blame import Noted, Stretch, describe, running_since_s
 from zpipe.values.errors import RunError
+from zpipe.values.room import lack_of_room
 
 GIVE_UP_DEATHS = 5
 BACKOFF_FIRST_S = 0.1
@@ -215,7 +217,7 @@ class Supervisor:
 
     def _start(self, slot: Slot) -> None:
         program = slot.program
-        log = open(program.log, "ab") if program.log else None  # noqa: SIM115
+        log = _open_log(program.log) if program.log else None
         slot.log_from, slot.overdue_s = log.tell() if log else 0, None
         try:
             slot._process = subprocess.Popen(
@@ -274,6 +276,16 @@ def last_lines(log: Path | None, start: int = 0) -> str:
         file.seek(max(start, log.stat().st_size - SAID_BYTES))
         lines = file.read().decode("utf-8", "replace").strip().splitlines()
     return "\n".join(lines[-SAID_LINES:])
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    """Open a log; what would go to one that the disk has no room for is lost."""
+    try:
+        return open(path, "ab")
+    except OSError as error:
+        if not lack_of_room(error):
+            raise
+        return open(os.devnull, "ab")
 
 
 def _has_ended(pid: int) -> bool:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Container, Generator, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zpipe.processes.letters import Letter
 from zpipe.processes.targets import user_traceback, users_own
 from zpipe.values.errors import StageError, ZpipeError
 from zpipe.values.paths import Run
+from zpipe.values.room import lack_of_room
 
 if TYPE_CHECKING:
     from zpipe.processes.caller import Caller
@@ -107,22 +109,38 @@ class Trouble:
 
     def handle(self, error: BaseException, again: Callable[[], Steps], run: Run, k: int) -> Steps:
         """Try an item again that failed with `error`; return its result in the end, or GIVEN_UP."""
-        caller, tries = self.caller, 1
+        caller, tries = self.caller, int(not self._lacks_room(error))
         self.passed()
-        while tries < self.stage.tries and not isinstance(error, Doomed | Settled):
-            yield from self._pause(0.0 if tries == 1 else min(PAUSE_MAX_S, PAUSE_S * 2.0 ** min(tries - 2, 32)))
+        while (pause_s := self._pause_s(error, tries)) is not None:
+            yield from self._pause(pause_s)
             current = caller.current
             current.run, current.index, current.tries = run, k, tries
             caller.blame.note(run, k)
-            tries += 1
             try:
-                return (yield from again())
+                result = yield from again()
             except FAILURES as failed:
                 error = failed
+                tries += not self._lacks_room(error)
+            else:
+                caller.patience.over()
+                return result
             finally:
                 current.tries = 0
-        self._give_up(error, run, k, tries)
+        caller.patience.over()
+        yield from self._give_up(error, run, k, tries)
         return GIVEN_UP
+
+    def _pause_s(self, error: BaseException, tries: int) -> float | None:
+        """Return how long to wait before the next try, None when there is none."""
+        if self._lacks_room(error):
+            return self.caller.patience.pause_s(error)
+        if isinstance(error, Doomed | Settled) or tries >= self.stage.tries:
+            return None
+        return 0.0 if tries == 1 else min(PAUSE_MAX_S, PAUSE_S * 2.0 ** min(tries - 2, 32))
+
+    def _lacks_room(self, error: BaseException) -> bool:
+        """Tell whether a sink failed because its disk takes nothing at the moment: the item is none the worse."""
+        return not self.stage.outputs and bool(lack_of_room(error))
 
     def together(self, spots: Sequence[Spot], call: Callable[[Sequence[Spot]], Sequence[Any]]) -> Steps:
         """Call once for all `spots`, but alone for those that are doubted, and for each where that fails.
@@ -139,18 +157,29 @@ class Trouble:
                 results.append((yield from self._alone(spots[a], call)))
                 a += 1
                 continue
-            part = spots[a:b]
-            self.passed()
-            self.caller.blame.note_all(part)
-            try:
-                results += call(part)
-            except FAILURES as error:
-                if self.is_final:
-                    raise self.caller.failed(error, *part[0], len(part)) from error
-                for spot in part:
-                    results.append((yield from self._alone(spot, call)))
+            results += yield from self._all(spots[a:b], call)
             a = b
         return results
+
+    def _all(self, spots: Sequence[Spot], call: Callable[[Sequence[Spot]], Sequence[Any]]) -> Steps:
+        self.passed()
+        while True:
+            self.caller.blame.note_all(spots)
+            try:
+                results = call(spots)
+            except FAILURES as error:
+                if self._lacks_room(error):
+                    yield from self._pause(self.caller.patience.pause_s(error) or 0.0)
+                    continue
+                if self.is_final:
+                    raise self.caller.failed(error, *spots[0], len(spots)) from error
+                break
+            self.caller.patience.over()
+            return results
+        alone: list[Any] = []
+        for spot in spots:
+            alone.append((yield from self._alone(spot, call)))
+        return alone
 
     def _alone(self, spot: Spot, call: Callable[[Sequence[Spot]], Sequence[Any]]) -> Steps:
         def again() -> Steps:
@@ -172,7 +201,7 @@ class Trouble:
         while self.caller.clock() < self.caller.due_s:
             yield
 
-    def _give_up(self, error: BaseException, run: Run, k: int, tries: int) -> None:
+    def _give_up(self, error: BaseException, run: Run, k: int, tries: int) -> Steps:
         """Go on without an item, or end the run.  Raises StageError and SaveError."""
         if isinstance(error, Settled):
             self.repeated += 1
@@ -189,12 +218,11 @@ class Trouble:
             return
         part = self.caller.codec.parts(run)[k]
         deaths, detail = (error.deaths, error.detail) if isinstance(error, Doomed) else (0, said)
-        self.letters.keep(
-            Letter(
-                self.stage.name, self._path(run, k), what, detail, self.caller.current.worker,
-                0 if deaths else tries, deaths, run.like(k, [part]),
-            )
+        letter = Letter(
+            self.stage.name, self._path(run, k), what, detail, self.caller.current.worker, 0 if deaths else tries,
+            deaths, run.like(k, [part]),
         )  # fmt: skip
+        yield from self.caller.patience.until_done(self.caller, partial(self.letters.keep, letter))
         self.say(f"{said}zpipe: {failed}: a dead letter")
         self.dead += 1
 

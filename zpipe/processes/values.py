@@ -10,6 +10,7 @@ from typing import Any
 
 from zpipe.core.outcomes import Store
 from zpipe.values.errors import SaveError
+from zpipe.values.room import lack_of_room
 
 TABLE = "CREATE TABLE IF NOT EXISTS registry (kind TEXT, key TEXT, value TEXT, PRIMARY KEY (kind, key))"
 
@@ -25,7 +26,8 @@ class Values:
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute(TABLE)
         except sqlite3.Error as error:
-            raise SaveError(f"cannot open {path}: {error}: choose another run folder") from error
+            way_out = "free some space" if lack_of_room(error) else "choose another run folder"
+            raise SaveError(f"cannot open {path}: {error}: {way_out}") from error
 
     def rows(self) -> list[tuple[str, str, Any]]:
         """Return all values as (kind, key, value).  Raises SaveError."""
@@ -47,6 +49,8 @@ class Values:
                     self._db.execute("INSERT OR REPLACE INTO registry VALUES (?, ?, ?)", row)
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.rollback()
             raise SaveError(f"cannot write {self.path}: {error}: free some space, the run can go on") from error
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
+from zpipe.processes.chaos import REGISTRY
 from zpipe.processes.events import Event, happened
 from zpipe.processes.letters import Letters
 from zpipe.processes.runfolder import RunFolder
@@ -30,6 +31,7 @@ class Watch:
         self._stages: set[str] = set()
         self._letters = Letters(folder.dead)
         self._dead: dict[str, frozenset[str]] = {}  # by stage, the paths that were told of
+        self._waiting: dict[str, str] = {}  # workers whose disk has no room, with their stages; the registry
 
     def see(self, table: Mapping[str, Any]) -> Iterator[Event]:
         """Yield what is new."""
@@ -37,6 +39,7 @@ class Watch:
             yield from self._scaled(stage)
             self._stages.add(stage["name"])
         yield from self.given_up()
+        yield from self._waits(table)
         rows = {row["inc"]: row for row in table["workers"]}
         for inc in self._there.keys() - rows.keys():
             row = self._there.pop(inc)
@@ -87,6 +90,19 @@ class Watch:
         if len(before) <= LETTERS_MAX < len(paths | before):
             line = f"{stage}: further dead letters are not told of one by one: zpipe dead ls"
             yield happened("warning", line, stage=stage)
+
+    def _waits(self, table: Mapping[str, Any]) -> Iterator[Event]:
+        """Tell who begins to wait for room on a disk, and who goes on."""
+        lacks = {row["worker"]: (row["stage"], row["waits"]) for row in table["workers"] if row.get("waits")}
+        if table.get("waits"):
+            lacks[REGISTRY] = ("", table["waits"])
+        for name, (stage, lack) in lacks.items():
+            if name not in self._waiting:
+                self._waiting[name] = stage
+                yield happened("warning", f"{name} waits: {lack}", stage=stage, worker=name)
+        for name in [name for name in self._waiting if name not in lacks]:
+            stage = self._waiting.pop(name)
+            yield happened("warning", f"{name} goes on", stage=stage, worker=name)
 
     def _warn(self, row: Mapping[str, Any]) -> Iterator[Event]:
         worker, call = row["worker"], row["running"]

@@ -17,7 +17,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from zpipe.processes.control import Control
 from zpipe.processes.exits import EXIT_DONE, EXIT_DRAINED, EXIT_FAILED, EXIT_FENCED
 from zpipe.processes.letters import Letters
 from zpipe.processes.links import Links
+from zpipe.processes.output import lose_lines
+from zpipe.processes.patience import Patience
 from zpipe.processes.roles import role_of
 from zpipe.processes.runfolder import RunFolder, is_shared
 from zpipe.processes.saves import Saves
@@ -57,6 +60,10 @@ KEPT_BYTES = 64 * 1024 * 1024  # free memory that stays with the process; the la
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
 
+class Dismissed(Exception):
+    """The run has ended while this worker was waiting."""
+
+
 class WorkerProcess:
     """Everything one life of a worker holds."""
 
@@ -72,6 +79,7 @@ class WorkerProcess:
         self.plan: Plan | None = None
         self.stage: StagePlan | None = None
         self.current: context.Current | None = None
+        self.patience = Patience()
         self.called_s: float | None = None  # since when the stage's code has been running
         self.starved_s = self.blocked_s = 0.0
         self.cpu_began_s = 0.0  # what the start of the process took
@@ -105,12 +113,9 @@ class WorkerProcess:
             if self.trace is not None:
                 self.trace.span(START, "start", began_s)
             self._loop()
-            if self.control.fenced:
-                return EXIT_FENCED
-            failpoints.hit("over")
-            self._close(target)
-            self._say_goodbye()
-            return EXIT_DONE if self.desired == "exit" else EXIT_DRAINED
+            return self._leave(target)
+        except Dismissed:
+            return self._leave(target)
         except SaveError as error:
             if self.control.fenced or "later life" in str(error):
                 return EXIT_FENCED
@@ -129,6 +134,15 @@ class WorkerProcess:
             if self.trace is not None:
                 self.trace.close()
 
+    def _leave(self, target: Any) -> int:
+        if self.control.fenced:
+            return EXIT_FENCED
+        failpoints.hit("over")
+        if target is not None:
+            self._close(target)
+        self._say_goodbye()
+        return EXIT_DRAINED if self.desired == "drain" else EXIT_DONE
+
     def _join(self) -> Any:
         welcome = self.control.welcome(WELCOME_S)
         host = host_for(self.options.registry, self.options.host, self.keys, insecure=self.options.insecure)
@@ -145,7 +159,8 @@ class WorkerProcess:
             run_folder=home if is_shared(home, here) else None, variant=stage.variant,
         )  # fmt: skip
         context.enter(self.current)
-        target = build(stage, Path(plan.folder))
+        make = partial(build, stage, Path(plan.folder))
+        target = make() if stage.outputs else self._until_room(make)
         self._compare(plan, stage)
         call_hook(stage, target, "warmup")
         marks = {
@@ -160,7 +175,15 @@ class WorkerProcess:
         saves = Saves(folder / "saves", stage.name, welcome["fence"])
         blame = Blame(self.options.blame, self.current, tuple(marks), timed=stage.timeout is not None)
         self.caller = Caller(
-            stage, target, worker, WireCodec(), time.monotonic, self.current, blame, Letters(RunFolder(folder).dead)
+            stage,
+            target,
+            worker,
+            WireCodec(),
+            time.monotonic,
+            self.current,
+            blame,
+            Letters(RunFolder(folder).dead),
+            self.patience,
         )
         self.caller.trouble.suspect(welcome["suspects"])
         sockets_dir = welcome.get("sockets_dir")
@@ -174,8 +197,8 @@ class WorkerProcess:
         self.taps = Taps(self.caller, self.links.context, keys=self.keys)
         self.trace = recorder(RunFolder(folder), self.caller)
         if stage.memory:
-            saves.claim()
-            save = saves.read()
+            self._until_room(saves.claim)
+            save = self._until_room(saves.read)
             if save is not None:
                 worker.restore(save)
                 self.caller.restore(save.state)
@@ -211,10 +234,42 @@ class WorkerProcess:
             raise SaveError(f"a later life of stage {saves.stage!r} has taken over")
         failpoints.hit("save")
         began_s = time.monotonic()
-        saves.write(save)
+        self._until_room(partial(saves.write, save))
         if self.trace is not None:
             self.trace.span(SAVE, "save", began_s)
         failpoints.hit("saved")
+
+    def _until_room(self, call: Callable[[], Any]) -> Any:
+        """Call until the disk has room for what that writes, and return the result; takes in messages meanwhile.
+
+        Raises Dismissed when the run ends before.
+        """
+        while True:
+            try:
+                result = call()
+            except ZpipeError as error:
+                pause_s = self.patience.pause_s(error)
+                if pause_s is None:
+                    raise
+            else:
+                self.patience.over()
+                return result
+            self._wait(time.monotonic() + pause_s)
+
+    def _wait(self, until_s: float) -> None:
+        """Wait until then, heeding the registry and, once this worker takes part, its peers.  Raises Dismissed."""
+        while (left_s := until_s - time.monotonic()) > 0:
+            if self.state != "live" or self.links is None:
+                time.sleep(min(left_s, IDLE_S))
+                desired = self.control.inbox[-1]["desired"] if self.control.inbox else self.desired
+            else:
+                self.links.wait(min(IDLE_MS, math.ceil(1000 * left_s)))
+                self.links.receive(time.monotonic())
+                self._heed(time.monotonic())
+                desired = self.desired
+            if self.control.fenced or desired == "exit":
+                raise Dismissed
+            self._look_at_parent()
 
     def _close(self, target: Any) -> None:
         assert self.stage is not None
@@ -320,7 +375,7 @@ class WorkerProcess:
                         self._heed(clock())  # even when there is nothing: what woke us is taken note of
                         if self.desired == "exit" or self.control.fenced:
                             return
-                    if blocked or (isinstance(worker.intake, Source) and not self._is_complete(worker)):
+                    if waits or blocked or (isinstance(worker.intake, Source) and not self._is_complete(worker)):
                         self.blocked_s += slept_s
                     else:
                         self.starved_s += slept_s
@@ -399,10 +454,10 @@ class WorkerProcess:
         """Return the changing part of a beat; called in the thread of the dialogue."""
         worker, links, current = self.worker, self.links, self.current
         if worker is None or links is None or current is None:
-            return {"state": "joining"}
+            return {"state": "joining", "waits": self.patience.lack}
         running = None
         called_s, run = self.called_s, current.run
-        if called_s is not None and run is not None:
+        if called_s is not None and run is not None and not self.patience.lack:
             running = {
                 "path": run.text(current.lane_names, min(current.index, run.n - 1)),
                 "age_s": time.monotonic() - called_s,
@@ -412,6 +467,7 @@ class WorkerProcess:
             "counters": self._counters(), "running": running, "sources": self.sources,
             "calls": {} if self.caller is None else dict(self.caller.calls), "edges": self._edges(worker, links),
             "resolved": [] if self.caller is None else list(self.caller.trouble.resolved),
+            "waits": self.patience.lack,
         }  # fmt: skip
 
     def _edges(self, worker: Worker, links: Links) -> dict[int, dict[str, Any]]:
@@ -515,6 +571,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group: the launcher decides
     die_with(options.parent)
+    lose_lines()
     keep_memory()
     faulthandler.enable(all_threads=False)  # the last lines of one that a crash ends say where
     try:

@@ -3,7 +3,8 @@
 ZpipeError
 ├── ConfigError      the pipeline, its file or the command line
 ├── StageError       the user's stage code
-│   └── EncodeError  an item that cannot travel
+│   ├── EncodeError  an item that cannot travel
+│   └── NoRoom       a sink cannot write at the moment
 ├── ProtocolError    what a peer sent
 ├── RegistryError    the registry is not there, refuses, or speaks another version
 ├── RunError         the run as a whole failed
@@ -33,6 +34,10 @@ class StageError(ZpipeError):
 
 class EncodeError(StageError):
     """An item cannot be encoded; the message names the type and where in the item it sits."""
+
+
+class NoRoom(StageError):
+    """A sink cannot write at the moment, for a full disk perhaps; it has changed nothing, and is called again later."""
 
 
 class ProtocolError(ZpipeError):
