@@ -26,7 +26,8 @@ LAYERS = (
 DOORS = {
     "zmq": {"zpipe.transport.sockets"},
     "msgpack": {"zpipe.wire.body"},
-    "numpy": {"zpipe.values.context", "zpipe.wire.arrays", "zpipe.stages"},
+    "numpy": {"zpipe.values.context", "zpipe.wire.arrays", "zpipe.stages", "zpipe.sinks.arrays"},
+    "pyarrow": {"zpipe.sinks.tables"},
     "tomllib": {"zpipe.values.tomlfile"},
     "tomli_w": {"zpipe.values.tomlfile"},
     "prometheus_client": {"zpipe.processes.scrape"},

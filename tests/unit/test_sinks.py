@@ -461,7 +461,7 @@ POINTS = {
 def child(name, folder, point, **options):
     folder.mkdir(exist_ok=True)
     argv = [sys.executable, "-c", textwrap.dedent(CHILD), name, str(folder), point]
-    root = Path(sinks.__file__).parents[1]
+    root = Path(sinks.__file__).parents[2]
     return subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(root)}, **options)
 
 
@@ -512,7 +512,7 @@ def test_eight_processes_write_one_database_at_once(run):
         for i in range(20):
             sink.commit([Committed(f"src:{n}", n, 0) for n in range(10 * i + k, 10 * i + k + 10)])
     """)
-    env = {**os.environ, "PYTHONPATH": str(Path(sinks.__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(sinks.__file__).parents[2])}
     started = [subprocess.Popen([sys.executable, "-c", code, str(run), str(k)], env=env) for k in range(8)]
 
     assert [process.wait(120) for process in started] == [0] * 8

@@ -207,6 +207,11 @@ def run_folder() -> Path:
     return current.run_folder
 
 
+def worker_name() -> str:
+    """Return the name of this worker, `clean-3`.  Raises ConfigError outside of a running stage."""
+    return _the("worker_name").worker
+
+
 def _the(name: str) -> Current:
     if _current is None:
         raise ConfigError(f"zp.{name}() is called outside of a running stage: call it in the stage's own code")
