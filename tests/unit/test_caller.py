@@ -102,6 +102,16 @@ def test_a_commit_is_one_call() -> None:
     assert called(clock, Sink(), [0.5, 0.1], outputs=(), hooks=("commit",)) == {bucket(0.6): 1}
 
 
+@pytest.mark.parametrize(("hooks", "items"), [(("commit",), 256), (("commit", "state", "restore"), 64), ((), 64)])
+def test_a_commit_covers_more_items_than_a_frame_unless_checkpoints_count_them(
+    hooks: tuple[str, ...], items: int
+) -> None:
+    bench = Bench(outputs=())
+    made = stage(1, "out", "sink", inputs=(3,), outputs=(), hooks=hooks)
+    current = Current("out", worker="out-1", lane_names={0: "numbers"}, run_key=0, run_folder=Path())
+    assert Caller(made, print, bench.worker, Codec([]), Clock(), current).limit == items
+
+
 def test_of_a_source_the_first_item_of_a_job_is_timed() -> None:
     clock = Clock()
     role = {"inputs": (), "partitions": {0: (Position(), False)}}

@@ -114,7 +114,7 @@ class Caller:
                 1,
                 min(self.limits.frame_items, (self.stage.checkpoint or self.limits.frame_items) - self.since),
             )
-        return self.limits.frame_items
+        return self.limits.commit_items if "commit" in self.stage.hooks else self.limits.frame_items
 
     def perform(self, job: Job) -> Iterator[None]:
         """Run the job; yields when the worker should look at its links."""
