@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,15 +36,25 @@ class SmallDisk:
 
 
 @contextmanager
-def small_disk(path: Path, size: str) -> Iterator[SmallDisk]:
-    """Mount one at an empty folder; a test that may not do so is skipped."""
+def mounted(path: Path, size: str) -> Iterator[SmallDisk]:
+    """Mount one at an empty folder.  Raises RuntimeError where that is not allowed."""
     path.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True, text=True
-    )
+    argv = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"a small disk takes root: {done.stderr.strip()}")
+        raise RuntimeError(f"a small disk takes root: {done.stderr.strip()}")
     try:
         yield SmallDisk(path)
     finally:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+@contextmanager
+def small_disk(path: Path, size: str) -> Iterator[SmallDisk]:
+    """Do what `mounted` does; a test that may not is skipped."""
+    with ExitStack() as stack:
+        try:
+            disk = stack.enter_context(mounted(path, size))
+        except RuntimeError as error:
+            pytest.skip(str(error))
+        yield disk

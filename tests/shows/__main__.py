@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from tests.chaos.chaos import play
-from tests.shows import autoscale, away, flow, job, looking, scale, shapes
+from tests.shows import autoscale, away, disk, flow, job, looking, scale, shapes
 from tests.shows.flow import Shown
 from tests.simulation.play import play as simulate
 
@@ -48,7 +48,7 @@ def shows(*, quick: bool) -> dict[str, Callable[[], Iterator[Shown]]]:
         return {
             "skew": flow.skew, "toy": flow.toy, "top": flow.top, "order": flow.order, "launcher": flow.launcher,
             "stuck": flow.stuck, "scale": scale.scale, "autoscale": autoscale.autoscale, "shapes": shapes.shapes,
-            "registry": away.registry,
+            "registry": away.registry, "disk": disk.disk,
             "tap": looking.tap, "trace": looking.trace, "simulator": simulator, "chaos": chaos,
             "pressure": flow.pressure, "parked": flow.parked, "main": job.main, "kills": job.kills,
         }  # fmt: skip

@@ -15,6 +15,12 @@ def numbers(count, start=0):
     yield from range(start, count)
 
 
+def numbered(count, start=0):
+    """Items that take some room on a disk."""
+    for k in range(start, count):
+        yield {"i": k, "text": "x" * 100}
+
+
 def uneven(x, slow_s=0.05, fast_s=0.001):
     """Work that takes the second worker fifty times as long."""
     began_s = time.monotonic()

@@ -23,6 +23,7 @@ from zpipe.processes.trouble import GIVEN_UP
 from zpipe.stages import Made
 from zpipe.testing.ailing import Shelf
 from zpipe.testing.simulator import World
+from zpipe.values.errors import NoRoom
 from zpipe.values.paths import Mark, Run
 from zpipe.values.plan import StagePlan
 from zpipe.wire.frames import Ack
@@ -251,6 +252,16 @@ class SavesOpenGroups(Caller):
             super()._close_step(memory)
 
 
+class TakesAFullDiskForWritten(Caller):
+    """Acknowledges what a sink had no room for."""
+
+    def _committed(self, spots: Any) -> Any:
+        try:
+            return super()._committed(spots)
+        except NoRoom:
+            return [None] * len(spots)
+
+
 class NoTombstonesForMembers(Caller):
     def _send(self, joiner: Joiner, made: Iterable[Made]) -> None:
         super()._send(joiner, (entry for entry in made if entry.mark != Mark.TOMB))
@@ -443,6 +454,7 @@ BUGS = tuple(
         (StopsOnRetention, "only sources stop for lack of acks"),
         (AcksBeforeTheSave, "save first, then ack"),
         (SavesOpenGroups, "a group's position is saved when the group is closed"),
+        (TakesAFullDiskForWritten, "what a sink has no room for is committed later, and not acknowledged before"),
         (NoTombstonesForMembers, "each further member of a group leaves a tombstone"),
         (NoEnd, "a split says how many children it had"),
         (

@@ -426,6 +426,7 @@ def limits(r: random.Random) -> Limits:
     """Draw limits, most of them tight: 2 to 8 items."""
     return Limits(
         frame_items=r.choice((1, 2, 4, 64)),
+        commit_items=r.choice((1, 3, 256)),
         window_max=r.choice((1, 4, 64)),
         flight_s=r.choice((0.0, 0.01)),
         source_items=r.choice((2, 3, 5, 8, 64)),
@@ -455,6 +456,7 @@ def faults(r: random.Random) -> Faults:
         until_s=r.choice((0.5, 1.0, 3.0)),
         held_up=r.choice((0.0, 0.0, 0.1)),
         in_call=r.choice((0.0, 0.0, 0.0, 0.03)),
+        full=r.choice((0.0, 0.0, 0.1, 0.5)),
         drains=r.choice((0.0, 0.0, 10.0)),
         one_ways=r.choice((0.0, 0.0, 8.0)),
         one_way_s=r.choice((0.3, 3.0)),

@@ -34,6 +34,7 @@ class Faults:
     zombies: float = 0.0  # a worker is declared dead, replaced, and goes on for a while
     drains: float = 0.0  # a worker that is not the only one of its stage is told to finish and leave
     held_up: float = 0.0  # chance that a life is held up in the middle of a save until it has been replaced
+    full: float = 0.0  # chance that a write finds no room on the disk, of a sink or of a save
     late: float = 0.0  # chance that news of a source does not reach the registry
     stop_s: float | None = None  # when all sources are told to stop reading
     until_s: float = 5.0

@@ -23,10 +23,12 @@ from zpipe.core.source import Position, Source
 from zpipe.core.suspects import Suspects
 from zpipe.core.worker import Role, Worker
 from zpipe.processes.caller import Caller, thaw
+from zpipe.processes.patience import PAUSE_S
 from zpipe.processes.roles import role_of
 from zpipe.testing.ailing import Deadly, Notes, Shelf
 from zpipe.testing.faults import TICK_S, Faults, strike
 from zpipe.values.context import Current
+from zpipe.values.errors import NoRoom
 from zpipe.values.paths import Run
 from zpipe.values.plan import Plan, StagePlan
 from zpipe.wire.frames import Ack, Data, Message, Open, Sync
@@ -101,11 +103,14 @@ class Node:
         self.ack_pipes: dict[int, Pipe] = {}  # by sender of data
         self.version = 0  # of its last roster
         self.die_in: int | None = None  # actions until death
+        self.todo: deque[Any] = deque()  # actions that wait, for room on the disk
         self.worker = world.worker_type(inc, world.role(stage, slot), world.limits)
         current = Current(stage.name, worker=f"{stage.name}-{slot + 1}", lane_names=world.plan.lane_names, run_key=0,
                           run_folder=PathOnDisk("."))  # fmt: skip
         target = world.targets[stage.name]
         made = target(self) if stage.role == "source" else target()
+        if "commit" in stage.hooks and world.faults.full:
+            made = OnDisk(made, world)
         self.notes = Notes(current)
         self.caller = world.caller_type(
             stage, made, self.worker, world.codec, lambda: world.now_s, current, self.notes, world.letters
@@ -145,6 +150,15 @@ class Node:
 
     def _turn(self) -> None:
         worker, now_s = self.worker, self.world.now_s
+        if self.todo:
+            self.drain()  # of what has arrived meanwhile nothing is taken up before
+            if self.todo:
+                return
+        if self.activity is not None and now_s < self.caller.due_s:
+            worker.flush()
+            self.drain()
+            self.world.wake(self, self.caller.due_s)
+            return
         cost = 0.0
         worked = False
         for _ in range(self.world.random.randint(1, 3)):
@@ -156,13 +170,13 @@ class Node:
                 cost += self.world.service_s(self.stage, job.n)
             if worker.outlet.backlog:
                 break
-            if self.caller.due_s > now_s:
-                self.world.wake(self, self.caller.due_s)
-                break
             worked = True
             if next(self.activity, self) is self:
                 self.activity = None
             worker.dispatch(now_s)
+            if self.activity is not None and now_s < self.caller.due_s:
+                self.world.wake(self, self.caller.due_s)
+                break
         idle = self.activity is None and worker.is_idle
         if idle:
             self.caller.idle()
@@ -182,13 +196,18 @@ class Node:
             self.world.wake(self, now_s + max(cost, 1e-6))
 
     def drain(self) -> None:
-        """Carry out the worker's actions, in order."""
-        actions, self.worker.actions[:] = list(self.worker.actions), []
-        for action in actions:
+        """Carry out the worker's actions, in order; a save that there is no room for holds up what follows."""
+        self.todo.extend(self.worker.actions)
+        self.worker.actions.clear()
+        while self.todo:
             if self.die_in is not None:
                 self.die_in -= 1
                 if self.die_in < 0:
                     raise Killed
+            if self.todo[0][0] == "save" and self.world.lacks_room():
+                self.world.wake(self, self.world.now_s + PAUSE_S)
+                return
+            action = self.todo.popleft()
             getattr(self, "_" + action[0])(*action[1:])
 
     def _dial(self, link: Link) -> None:
@@ -242,6 +261,21 @@ class Node:
             world.at(world.now_s + world.random.random(), world.write_save, self, save)
             raise Killed
         world.write_save(self, save)
+
+
+class OnDisk:
+    """A sink whose disk is full now and then: it commits some of its items, or none, and says so."""
+
+    def __init__(self, sink: Any, world: World) -> None:
+        self._sink = sink
+        self._world = world
+
+    def commit(self, items: list[Any]) -> None:
+        """Write the items to the sink."""
+        if self._world.lacks_room():
+            self._sink.commit(items[: self._world.random.randint(0, len(items) - 1)])
+            raise NoRoom("the disk is full")
+        self._sink.commit(items)
 
 
 class World:
@@ -333,6 +367,11 @@ class World:
         return "hung"
 
     # -- disk ---------------------------------------------------------------------------------------
+
+    def lacks_room(self) -> bool:
+        """Tell whether a write finds the disk full."""
+        faults = self.faults
+        return bool(faults.full) and self.now_s < faults.until_s and self.random.random() < faults.full
 
     def write_save(self, node: Node, save: Save) -> None:
         """Write a save beside those of other lives; those of earlier ones are of no use any more."""
