@@ -32,7 +32,7 @@ POINTS = {
     "open": "middle=open@2", "commit": "pairs=committed@9", "save": "fit=saved@4", "write": "fit=writing@9",
     "split": "split=child@99", "over": "pairs=over@1",
 }  # fmt: skip
-MOMENTS = ("idle", "ramp", "steady", "drain", "away", *POINTS)
+UNMEASURED = ("ramp", "open", "over")  # moments without traffic that could go on
 WORKERS = 15
 RATE = 250  # numbers a second
 LOOK_S = 0.004  # how often the databases are looked at: nothing tells when they change
@@ -238,7 +238,7 @@ def _judge(run: Command, scene: Scene, sight: Sight, result: Result, count: int)
         result.faults.append(f"exit {done.code}: {(done.err.strip().splitlines() or ['nothing said'])[-1]}")
     for at, (began_s, bound) in enumerate(scene.marks):
         until_s = min([began_s + AFTERMATH_S, *scene_s[at + 1 : at + 2]])
-        if bound and result.cell.moment != "ramp":
+        if bound and result.cell.moment not in UNMEASURED:
             result.recoveries_s.append(sight.longest(began_s, until_s))
     if scene.marks:
         calm = [times[0] for times in sight.times.values() if times]

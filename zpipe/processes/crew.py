@@ -41,14 +41,17 @@ class Crew:
         self._returning: dict[str, float] = {}  # seconds to wait once the registry knows
         self._left: dict[str, tuple[Death, float]] = {}  # exited 0 or 1 at that time
         self._absent: dict[int, float] = {}  # pids the registry no longer knows, since when
+        self._ended: set[int] = set()  # pids that were ended here, being out of reach
         self._over = False
 
     def died(self, death: Death, now_s: float, *, by_chaos: bool = False) -> None:
-        """Tell the registry of a death, and see to the next life; chaos counts against nobody."""
+        """Tell the registry of a death, and see to the next life; what was done to it counts against nobody."""
         name = death.slot.name
+        innocent = by_chaos or death.pid in self._ended
+        self._ended.discard(death.pid)
         self._settled[name] = self._settled.get(name, 0) + death.settled
         self._absent.pop(death.pid, None)
-        self._registry.ask("DIED", now_s, **deaths.fields(death, by_chaos=by_chaos), **self._tally.inc(death.pid))
+        self._registry.ask("DIED", now_s, **deaths.fields(death, innocent=innocent), **self._tally.inc(death.pid))
         self._tally.forget(death.pid)
         if death.status == EXIT_DRAINED:
             self._left_for_good(death)
@@ -61,7 +64,7 @@ class Crew:
         elif self._over:
             self._event(deaths.event(death, self._stage_name(name), by_chaos=by_chaos, again=False))
         else:
-            self._lost(death, now_s, by_chaos=by_chaos)
+            self._lost(death, now_s, by_chaos=by_chaos, innocent=innocent)
 
     def answered(self, asked: Asked) -> None:
         """Let a worker return whose death the registry has heard of."""
@@ -78,7 +81,7 @@ class Crew:
         for death in early:
             del self._left[death.slot.name]
             if death.status == EXIT_DONE:
-                self._lost(death, now_s, by_chaos=False)
+                self._lost(death, now_s, by_chaos=False, innocent=False)
             else:
                 self._left_for_good(death)
         if not table.get("recovering"):
@@ -101,11 +104,11 @@ class Crew:
         """Tell whether a dead worker may still return."""
         return bool(self._returning or self._left) and not self._over
 
-    def _lost(self, death: Death, now_s: float, *, by_chaos: bool) -> None:
+    def _lost(self, death: Death, now_s: float, *, by_chaos: bool, innocent: bool) -> None:
         name = death.slot.name
         stage, stage_name = self._stages.get(name), self._stage_name(name)
         fatal = deaths.why_fatal(stage, death) if stage else None
-        if by_chaos or death.items:  # for what it was running the item answers, as often as its stage lets it
+        if innocent or death.items:  # for what it was running the item answers, as often as its stage lets it
             delay_s: float | None = 0.0
         else:
             delay_s = death.slot.restarts.died(self._settled[name])
@@ -115,7 +118,7 @@ class Crew:
             self.failed.append(name)
             self.fail(fatal or deaths.why_given_up(stage_name, death), now_s)
             return
-        if not by_chaos and death.slot.restarts.deaths >= GIVE_UP_DEATHS:
+        if not innocent and death.slot.restarts.deaths >= GIVE_UP_DEATHS:
             self._event(deaths.held_back(death, stage_name, delay_s))
         if self._registry.asking("DIED", worker=name):
             self._returning[name] = delay_s
@@ -131,6 +134,7 @@ class Crew:
             if absent_s >= ABSENT_S or self._tally.inc(slot.pid).get("inc") in declared:
                 line = f"{slot.name} was out of reach and is started anew"
                 self._event(happened("warning", line, stage=self._stage_name(slot.name), worker=slot.name))
+                self._ended.add(slot.pid)
                 self._supervisor.kill(slot)
 
     def _tell_who_left(self) -> None:

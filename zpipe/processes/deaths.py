@@ -10,14 +10,14 @@ from zpipe.processes.supervisor import Death, last_line
 from zpipe.values.plan import StagePlan
 
 
-def fields(death: Death, *, by_chaos: bool) -> dict[str, Any]:
-    """Return what the registry is told of a death; for that of chaos nothing that was running is to blame."""
+def fields(death: Death, *, innocent: bool) -> dict[str, Any]:
+    """Return what the registry is told of a death; `innocent`: nothing that was running is to blame."""
     how = {"signal": -death.status} if death.status < 0 else {"exit": death.status}
     return {
         "pid": death.pid,
         "host": socket.gethostname(),
         "worker": death.slot.name,
-        "blame": [] if by_chaos else [list(item) for item in death.items],
+        "blame": [] if innocent else [list(item) for item in death.items],
         "how": f"{death.how}\n{death.said}" if death.said else death.how,
         "reach": dict(death.reaches),
         **how,
