@@ -445,6 +445,17 @@ def test_another_generation_of_a_sender_that_was_left_out_begins_at_nothing() ->
     assert (bench.inlet.links[7].gen, bench.inlet.left) == (2, {})
 
 
+def test_an_earlier_opening_that_comes_late_does_not_take_the_place_of_a_link_that_was_left_out() -> None:
+    bench = Bench()
+    bench.inlet.roster({7})
+    bench.open(gen=2)
+    bench.inlet.roster(set())
+    bench.open(gen=1)
+    assert (bench.inlet.links, bench.inlet.left[7].gen) == ({}, 2)
+    bench.sync(1, gen=2)
+    assert bench.inlet.links[7].gen == 2
+
+
 def test_only_so_many_closed_links_are_remembered_the_latest() -> None:
     bench = Bench()
     for src in range(257):

@@ -119,9 +119,10 @@ class Inlet:
         self.hang_up: Callable[[InLink], None] = _unset
 
     def opened(self, message: Open) -> None:
-        """Open a link: a new generation ends the older ones of the same sender."""
+        """Open a link: a new generation ends the older ones of the same sender, and an older one comes too late."""
         old = self._link(message.src, message.gen)
-        if message.edge not in self.edges or (old is not None and message.gen < old.gen):
+        last = old or self.left.get(message.src)
+        if message.edge not in self.edges or (last is not None and message.gen < last.gen):
             self.refused += 1
             return
         if old is not None:
