@@ -249,7 +249,8 @@ def _judge(run: Command, scene: Scene, sight: Sight, result: Result, count: int)
     result.faults += verdict.faults
     if (scene.folder / "report.json").exists():  # else it has not even started
         _read_report(scene, result)
-    limit_s = KILL_WORST_S if result.cell.fault in ("kill", "kills") else WORST_S
+    is_kill = result.cell.fault in ("kill", "kills") and result.cell.moment != "away"
+    limit_s = KILL_WORST_S if is_kill else WORST_S
     if result.recoveries_s and max(result.recoveries_s) > limit_s:
         result.faults.append(f"{max(result.recoveries_s):.2f} s until it went on (at most {limit_s:g})")
 

@@ -40,6 +40,13 @@ def test_the_nth_hit_kills_and_the_next_life_lives(tmp_path: Path) -> None:
     assert ends("fit", tmp_path, points) == (0, "0\n1\n2\n")
 
 
+def test_of_two_that_are_armed_one_dies(tmp_path: Path) -> None:
+    both = [start("fit", tmp_path, "fit=saved@3") for _ in range(2)]
+    for process in both:
+        process.communicate()
+    assert sorted(process.returncode for process in both) == [-signal.SIGKILL, 0]
+
+
 def test_another_stage_lives(tmp_path: Path) -> None:
     assert ends("sink", tmp_path, "fit=saved@1") == (0, "0\n1\n2\n")
 

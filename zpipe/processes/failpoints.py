@@ -32,5 +32,9 @@ def hit(point: str) -> None:
         _armed[point] = (left - 1, how, marker)
         return
     del _armed[point]
-    marker.write_text(f"{os.getpid()}\n")
+    try:
+        with open(marker, "x") as file:
+            file.write(f"{os.getpid()}\n")
+    except FileExistsError:  # another worker of the stage was faster
+        return
     os.kill(os.getpid(), how)
