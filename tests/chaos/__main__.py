@@ -40,7 +40,7 @@ def main() -> int:
     verb = verbs.add_parser("matrix")
     verb.add_argument("--seed", type=int, default=1)
     verb.add_argument("--only", nargs="+", default=(), metavar="CELL", help="e.g. middle/kill/steady, */stop-5/*")
-    verb.add_argument("--some", type=int, help="so many of the cells, drawn by the seed")
+    verb.add_argument("--some", type=int, help="so many of the short cells, drawn by the seed")
     verb.add_argument("--quick", action="store_true", help="fewer kills in those that kill again and again")
     verb.set_defaults(play=lambda args: matrix.run(args.only, some=args.some, seed=args.seed, quick=args.quick))
     verb = verbs.add_parser("soak")
