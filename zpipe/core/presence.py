@@ -13,7 +13,7 @@ from zpipe.core.limits import RegistryLimits
 from zpipe.core.members import Member
 
 DOUBT_S = 1.0  # after a connection has gone, whichever it was
-HELD_UP_S = 1.0  # between two looks: then it was the registry that was away
+HELD_UP_S = 2.0  # between two looks: then it was the registry that was away
 DECLARED_MAX = 256  # lives that supervisors are told to end
 
 
