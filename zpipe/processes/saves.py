@@ -6,8 +6,9 @@ after it has written: either it sees them, or they see what it wrote.  So a life
 overwrites nothing of a later one, and acknowledges nothing that a later one has not read.  What a life reads it
 first makes its own, for the same reason.
 
-A rename is atomic against the death of any process; against power loss it would want an fsync, which costs
-more than the save.
+A rename is atomic against the death of any process.  Against loss of power the file is on the disk before it is
+renamed, and its name before anything that it covers is acknowledged: what a registry has stored never knows more
+than the saves do.
 
     file      magic (6 bytes), version (2), section ...      all integers big-endian
     section   length (8), bytes, crc32 of the bytes (4)
@@ -66,13 +67,13 @@ class Saves:
 
     def is_ours(self) -> bool:
         """Tell whether no later life has claimed the stage."""
-        return self.fence == max(self._fences(".fence"), default=0)
+        return self.fence == max(self.fences(".fence"), default=0)
 
     def _check(self) -> None:
         if not self.is_ours():
             raise SaveError(f"a later life of stage {self.stage!r} has taken over: let this one end")
 
-    def _fences(self, kind: str) -> list[int]:
+    def fences(self, kind: str) -> list[int]:
         """Return the fences of the lives that have a file of this kind."""
         prefix = self.name + "."
         found = []
@@ -88,14 +89,14 @@ class Saves:
 
     def _remove(self, kind: str) -> None:
         """Remove the files of this kind that earlier lives have left."""
-        for fence in self._fences(kind):
+        for fence in self.fences(kind):
             if fence < self.fence:
                 (self.folder / f"{self.name}.{fence}{kind}").unlink(missing_ok=True)
 
     # -- saves --------------------------------------------------------------------------------------
 
     def write(self, save: Save) -> None:
-        """Make a save the one that the next life reads; after that what it covers may be acknowledged.
+        """Make a save the one that the next life reads, also after a loss of power; then it may be acknowledged.
 
         Raises SaveError when it cannot be written, and when a later life has begun without it.
         """
@@ -106,7 +107,10 @@ class Saves:
                 for section in _sections(save):
                     _put(file, section)
                     failpoints.hit("writing")
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, self.path)
+            sync_folder(self.folder)
         except OSError as error:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)  # it takes the room that the next try needs
@@ -123,7 +127,7 @@ class Saves:
 
         Its buffers belong to nobody else and may be written to.
         """
-        fence = max((fence for fence in self._fences(".save") if fence <= self.fence), default=None)
+        fence = max((fence for fence in self.fences(".save") if fence <= self.fence), default=None)
         if fence is None:
             self._check()  # a later life may have removed it
             return None
@@ -143,6 +147,26 @@ class Saves:
             raise SaveError(
                 f"{path} cannot be read ({error}): it holds what stage {self.stage!r} knew; start the run anew"
             ) from error
+
+
+def fence_of(folder: Path, stage: str) -> int:
+    """Return the highest fence of a stage that is seen in the folder of saves, 0 without one."""
+    saves = Saves(folder, stage, 0)
+    return max(saves.fences(".fence") + saves.fences(".save"), default=0)
+
+
+def has_saved(folder: Path, stage: str) -> bool:
+    """Tell whether a life of a stage has saved anything."""
+    return bool(Saves(folder, stage, 0).fences(".save"))
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _sections(save: Save) -> Iterable[Buffer]:
