@@ -41,6 +41,7 @@ class Pipeline(pipeline.Pipeline):
         seed: int | None = None,
         limit: int | None = None,
         until: str | None = None,
+        resume: str | os.PathLike[str] | bool = False,
         events: str | os.PathLike[str] | None = None,
         folder: str | os.PathLike[str] = "runs",
         metrics: str | None = None,
@@ -52,6 +53,7 @@ class Pipeline(pipeline.Pipeline):
         In one process per worker on this machine, or `inline` in this very thread, for a debugger.  `sets`
         are changes like "features.workers=8"; `chaos` kills a random worker every so many seconds, chosen
         by `seed`; of each source `limit` items are made per epoch; the stages below `until` are left out;
+        `resume` goes on with the last run of this pipeline in `folder`, or with the one whose folder it names;
         `events` is a file for a copy of the run's events; `folder` is where the folder of the run is made;
         `metrics` is an address such as "127.0.0.1:9464" at which Prometheus may read how the run goes; `trace` is a
         file for who ran which item when, for a viewer of traces.
@@ -67,6 +69,8 @@ class Pipeline(pipeline.Pipeline):
         if inline:
             if chaos is not None:
                 raise ConfigError("an inline run has no workers to kill: leave out chaos or inline")
+            if resume:
+                raise ConfigError("an inline run keeps nothing to go on with: leave out resume or inline")
             if metrics is not None:
                 raise ConfigError("an inline run has no registry to tell metrics: leave out metrics or inline")
             from zpipe.processes import inline as in_thread
@@ -76,13 +80,16 @@ class Pipeline(pipeline.Pipeline):
                 trace=trace,
             )  # fmt: skip
         from zpipe.processes import launcher
+        from zpipe.processes.resume import AlreadyDone
 
         live = _live() if progress else None
         try:
             report = launcher.run(
                 self, sets=sets, chaos=chaos, seed=seed, runs=folder, limit=limit, until=until, events=events,
-                metrics=metrics, trace=trace, progress=live.progress if live else None,
+                resume=resume, metrics=metrics, trace=trace, progress=live.progress if live else None,
             )  # fmt: skip
+        except AlreadyDone as done:
+            return done.report
         except ZpipeError as error:
             if isinstance(error, RunError) and error.detail:
                 error.add_note(error.detail.rstrip().rpartition("\n")[0])  # the last line the error has itself

@@ -45,6 +45,34 @@ def as_told(start=0):
         yield k
 
 
+def as_long_as(count, start=0):
+    """A hundred a second until there is a file `load`."""
+    for k in range(start, count):
+        if not Path("load").exists():
+            time.sleep(0.01)
+        yield k
+
+
+def waits_at(x, bell, at=0):
+    """Strike the bell, and wait for ever, at one item, until there is a file `load`."""
+    if x == at and not Path("load").exists():
+        ring(bell)
+        signal.pause()
+    return x
+
+
+def needs_load(x):
+    if x == 7 and not Path("load").exists():
+        raise ValueError("there is no load")
+    return x
+
+
+def rings_at(x, bell, at=0):
+    if x == at:
+        ring(bell)
+    return x
+
+
 def rows(count=4, start=0):
     for k in range(start, count):
         yield {"x": np.full((2, 3), k, np.float32), "name": f"row {k}"}

@@ -66,6 +66,14 @@ def test_a_file_of_a_run_that_goes_on_is_refused_and_kept(tmp_path: Path) -> Non
         assert (tmp_path / "e.jsonl").read_text() == ""
 
 
+def test_the_file_of_a_resumed_run_goes_on_behind_its_last_whole_line(tmp_path: Path) -> None:
+    (tmp_path / "e.jsonl").write_text(WARNING.line() + '{"t": 17')
+    with EventLog() as log:
+        log.open(tmp_path / "e.jsonl", adds=True)
+        log.write(WARNING)
+    assert (tmp_path / "e.jsonl").read_text() == 2 * WARNING.line()
+
+
 def test_what_cannot_be_written_is_told_once_and_the_other_file_has_it_all(tmp_path: Path) -> None:
     heard: list[Event] = []
     with EventLog("/dev/full") as log:
@@ -106,6 +114,7 @@ def test_an_event_that_cannot_be_shown_for_want_of_room_ends_nothing(tmp_path: P
     ("kind", "data", "line"),
     [
         ("started", {"name": "t", "address": "a", "folder": "f"}, "words\n"),
+        ("resumed", {"times": 1, "changed": ["stages"], "stops": False}, "words\n"),
         ("chaos", {"every_s": 1.0, "seed": 3}, "words\n"),
         ("joined", {"pid": 7, "host": "h"}, ""),
         ("killed", DATA, "words\n"),

@@ -106,6 +106,7 @@ def test_the_map_of_a_report_is_plain_data() -> None:
         "processes": [{"name": "a-0", "stage": "a", "lives": 2, "rss_bytes": 5, "pss_bytes": 4}],
         "seed": 7,
         "kills": {"a": 1},
+        "resumed": 0,
     }  # fmt: skip
 
 

@@ -81,6 +81,31 @@ def access(command: Command) -> Command:
     return path(insecure(cast(Command, with_access)))
 
 
+def which(resume: str | None) -> str | bool:
+    """Return what --resume means to the launcher."""
+    return False if resume is None else resume or True
+
+
+class Resuming(click.Command):
+    """A command whose --resume may stand before PIPELINE without a RUN_FOLDER."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Leave a PIPELINE behind --resume alone."""
+        following = [*args[1:], ""]
+        words = zip(args, following, strict=True)
+        return super().parse_args(ctx, [f"{a}=" if a == "--resume" and _is_pipeline(b) else a for a, b in words])
+
+
+def _is_pipeline(word: str) -> bool:
+    return word.endswith((".toml", ".py")) or ".py:" in word
+
+
+def resume(command: Command) -> Command:
+    """Give a command --resume, for a `Resuming` one: None without it, "" without RUN_FOLDER."""
+    help_text = "Go on with the last run of PIPELINE, or with that of RUN_FOLDER, where it was left."
+    return click.option("--resume", is_flag=False, flag_value="", metavar="[RUN_FOLDER]", help=help_text)(command)
+
+
 def bind(command: Command) -> Command:
     """Give a command --bind."""
 

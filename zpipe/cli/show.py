@@ -139,11 +139,17 @@ def report(report: Report) -> None:
             if stage.errors
         ),
         f"dead letters: {report.dead:,}: see zpipe dead ls, after a fix zpipe dead retry" if report.dead else "",
+        _resumed(report.resumed),
         f"chaos: seed {report.seed}, {sum(report.kills.values())} kills ({kills})" if report.kills else "",
         f"run folder: {report.folder}",
     ]
     for line in filter(None, lines):
         console.print(Text(line), soft_wrap=True)
+
+
+def _resumed(times: int) -> str:
+    often = "once" if times == 1 else f"{times} times"
+    return f"resumed {often}: counts are of all its lives, time and rates of the last" if times else ""
 
 
 def workers(table: Mapping[str, Any]) -> None:

@@ -13,6 +13,8 @@ from zpipe.cli.run import finish
 from zpipe.processes.access import Access
 from zpipe.processes.events import Event
 from zpipe.processes.prepare import prepare
+from zpipe.processes.resume import AlreadyDone
+from zpipe.processes.resume import resume as resumed
 from zpipe.processes.service import Background, Service, claimed, was_ended
 from zpipe.values.check import NAME_RULE
 from zpipe.values.errors import ConfigError
@@ -23,8 +25,9 @@ TIMEOUT_S = 120.0
 NEXT = "look: zpipe ps, zpipe top, zpipe logs -f; change: zpipe scale STAGE=N; end: zpipe down"
 
 
-@click.command(epilog="Example: zpipe up pipeline.toml --set points.count=1000000000 --wait")
+@click.command(cls=options.Resuming, epilog="Example: zpipe up pipeline.toml --set points.count=1000000000 --wait")
 @options.pipeline
+@options.resume
 @click.option("--name", metavar="NAME", help="The service's name, one service each; else the pipeline's.")
 @click.option("--wait", "waits", is_flag=True, help="Wait until all workers of each stage are live.")
 @click.option(
@@ -35,7 +38,8 @@ NEXT = "look: zpipe ps, zpipe top, zpipe logs -f; change: zpipe scale STAGE=N; e
 @options.bind
 @options.launching
 def up(
-    *, target: str, sets: tuple[str, ...], name: str | None, waits: bool, timeout_s: float | None, foreground: bool,
+    *, target: str, sets: tuple[str, ...], resume: str | None, name: str | None,
+    waits: bool, timeout_s: float | None, foreground: bool,
     bind: str, **launch: Unpack[options.Launch],
 ) -> int:  # fmt: skip
     """Run PIPELINE as a service: in the background, its workers started again for ever, until `zpipe down`.
@@ -55,9 +59,14 @@ def up(
     launch["access"] = launch["access"].of(pipeline)
     launch["access"].at(bind)  # before anything is made
     with claimed(name) as lock:
-        service = _prepared(name, pipeline, bind=bind, **launch)
+        try:
+            service = _prepared(name, pipeline, options.which(resume), bind=bind, **launch)
+        except AlreadyDone as done:
+            click.echo(str(done))
+            return 0
         if foreground:
             return _in_foreground(service)
+        service.folder.release()  # the process in the background takes it
         with Background(service, lock, _show) as background:
             address = background.wait_until_found()
             if waits:
@@ -69,10 +78,21 @@ def up(
 
 
 def _prepared(
-    name: str, pipeline: Pipeline, *, bind: str, access: Access, events: Path | None, runs: Path, transport: str,
+    name: str,
+    pipeline: Pipeline,
+    resume: str | bool,
+    *,
+    bind: str,
+    access: Access,
+    events: Path | None,
+    runs: Path,
+    transport: str,
     metrics: str | None,
-) -> Service:  # fmt: skip
-    plan, folder = prepare(pipeline, runs=runs, sets=(), seed=None, transport=transport)
+) -> Service:
+    if resume:
+        plan, folder = resumed(pipeline, resume, runs=runs)
+    else:
+        plan, folder = prepare(pipeline, runs=runs, sets=(), seed=None, transport=transport)
     return Service(name, plan, folder, transport, bind, access, metrics, events)
 
 

@@ -38,3 +38,4 @@ class RegistryLimits:
     return_s: float = 5.0  # and this long when it was the registry that had been away
     recover_s: float = 2.0  # after a restart nothing is decided for this long while known workers are not back
     fail_s: float = 2.0  # for workers to leave a failed run
+    store_s: float = 1.0  # the counters of a worker are stored no oftener

@@ -6,7 +6,7 @@ Knows lives and their slots; refuses to know messages, the state of the run and 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
@@ -47,6 +47,7 @@ class Member:
     edges: dict[int, EdgeNews] = field(default_factory=dict)
     waits: str = ""  # what for, where its disk has no room
     ver: int = 0  # of its roster
+    stored_s: float = 0.0  # when its counters were stored last
     done: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RATE_BEATS))
 
     @property
@@ -233,6 +234,7 @@ class Members:
             seen_s=0.0,
             supervisor=stored["supervisor"],
             announced=False,
+            counters=stored.get("counters", {}),
         )
 
     def remove(self, member: Member, why: str, *, returns: bool) -> None:
@@ -240,10 +242,7 @@ class Members:
         del self.living[member.inc]
         if returns:
             self.kept.add((member.stage.number, member.slot))
-        sums = self.sums[member.stage.number]
-        for name in SUMMED:
-            if name in member.counters:
-                sums[name] = sums.get(name, 0) + member.counters[name]
+        add_counters(self.sums[member.stage.number], member.counters)
         self.calls[member.stage.number] += member.calls
         for number, news in member.edges.items():
             self.edges[number] += news.of_the_gone
@@ -297,6 +296,13 @@ class Members:
                 f"takes {most} (slots from 0): set more workers or partitions and start the run anew",
             )
         return slot
+
+
+def add_counters(sums: dict[str, int | float], counters: Mapping[str, int | float]) -> None:
+    """Add what a life has counted to the sums of its stage."""
+    for name in SUMMED:
+        if name in counters:
+            sums[name] = sums.get(name, 0) + counters[name]
 
 
 def capacity(stage: StagePlan) -> int | None:

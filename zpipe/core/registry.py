@@ -11,7 +11,7 @@ from typing import Any
 
 from zpipe.core import table
 from zpipe.core.limits import RegistryLimits
-from zpipe.core.members import Member, Members, sources_of
+from zpipe.core.members import SUMMED, Member, Members, sources_of
 from zpipe.core.outcomes import Action, Down, Ended, Map, Push, Reply, Store, Stored
 from zpipe.core.presence import Presence
 from zpipe.core.progress import RUNNING, Progress
@@ -166,7 +166,8 @@ class Registry:
                 self._mark_draining(
                     member.stage, member.slot, False
                 )  # a new worker: it was another of its place that was to leave
-            self._store_worker(member)
+            self._stores["fence", f"{member.stage.number}:{member.slot}"] = member.fence
+            self._store_worker(member, now_s)
         member.peer, member.announced = peer, True
         self.presence.heard(member, now_s)
         member.key = message["key"]
@@ -337,6 +338,8 @@ class Registry:
         for number, news in beat.sources.items():
             if number in own:  # another worker's sources are that one's to tell
                 self.progress.advance(number, news)
+        if now_s - member.stored_s >= self.limits.store_s:
+            self._store_worker(member, now_s)
 
     def _remove(self, member: Member, why: str, *, returns: bool = True) -> None:
         beside = self.members.beside(member) if member.in_rosters else []
@@ -352,8 +355,8 @@ class Registry:
             self.members.draining ^= {place}
             self._stores["drain", f"{place[0]}:{place[1]}"] = leaves or None
 
-    def _store_worker(self, member: Member) -> None:
-        self._stores["fence", f"{member.stage.number}:{member.slot}"] = member.fence
+    def _store_worker(self, member: Member, now_s: float) -> None:
+        member.stored_s = now_s
         self._stores["worker", str(member.inc)] = {
             "stage": member.stage.number,
             "slot": member.slot,
@@ -361,6 +364,7 @@ class Registry:
             "pid": member.pid,
             "host": member.host,
             "supervisor": member.supervisor,
+            "counters": {name: member.counters[name] for name in SUMMED if name in member.counters},
         }
 
     def _change_rosters(self, member: Member) -> None:

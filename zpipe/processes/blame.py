@@ -84,6 +84,11 @@ class Blame:
         if self.map is not None:
             _PAIR.pack_into(self.map, self.reach_at[lane], lane, position)
 
+    def sync(self) -> None:
+        """Have the notes on the disk."""
+        if self.map is not None:
+            self.map.flush()
+
     def _note_lines(self, lines: Sequence[bytes]) -> None:
         if self.map is not None:
             text = b"".join(lines) + b"\0"

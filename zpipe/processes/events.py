@@ -23,6 +23,7 @@ FILE = "events.jsonl"  # in the run folder
 # Each kind with what is in its `data`, always all of it.
 KINDS: dict[str, tuple[str, ...]] = {
     "started": ("name", "address", "folder"),
+    "resumed": ("times", "changed", "stops"),
     "metrics": ("url",),
     "chaos": ("every_s", "seed"),
     "joined": ("pid", "host"),
@@ -100,9 +101,9 @@ class EventLog:
         for path in list(self._files):
             self._close(path)
 
-    def open(self, path: str | os.PathLike[str]) -> None:
-        """Begin a file, what it held is gone, and keep other runs from it.  Raises ConfigError."""
-        self._files[Path(path)] = open_own(path, "events")
+    def open(self, path: str | os.PathLike[str], *, adds: bool = False) -> None:
+        """Begin a file, or go on with it where it `adds`, and keep other runs from it.  Raises ConfigError."""
+        self._files[Path(path)] = open_own(path, "events", adds=adds)
 
     def write(self, event: Event) -> list[str]:
         """Write an event to every file, and return a line for each that is given up."""

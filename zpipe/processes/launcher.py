@@ -30,6 +30,8 @@ from zpipe.processes.letters import Letters
 from zpipe.processes.metrics import Metrics
 from zpipe.processes.prepare import prepare
 from zpipe.processes.report import DONE, FAILED, INTERRUPTED, Report, with_letters
+from zpipe.processes.resume import ADDRESS, SOCKETS, earlier, told
+from zpipe.processes.resume import resume as resumed
 from zpipe.processes.runfolder import LiveRun, RunFolder, announce, live_runs, make_sockets_dir, remove_sockets_dir
 from zpipe.processes.supervisor import GIVE_UP_DEATHS, Death, Program, Supervisor, last_line
 from zpipe.processes.tally import Tally
@@ -114,8 +116,10 @@ class Launcher:
         Raises RunError when it could not start.
         """
         started_s = time.monotonic()
-        self._log.open(self.folder.path / FILE)
         with ExitStack() as announced:  # until all is written that there is to say of the run
+            self._supervisor.hands_on = (self.folder.hold(),)
+            announced.callback(self.folder.release)
+            self._log.open(self.folder.path / FILE, adds=True)
             try:
                 report = self._run(started_s, announced)
             except ZpipeError as error:
@@ -135,6 +139,8 @@ class Launcher:
                 stack.callback(self._end_trace, self._trace)
             sockets_dir = make_sockets_dir()
             stack.callback(remove_sockets_dir, sockets_dir)
+            self.folder.write(SOCKETS, str(sockets_dir))
+            stack.callback((self.folder.path / SOCKETS).unlink, missing_ok=True)
             stack.enter_context(self._supervisor)
             stack.enter_context(self._interrupts)
             self._start_registry(sockets_dir)
@@ -144,7 +150,8 @@ class Launcher:
             keys = str(self.keys.path) if self.keys else ""
             note = announce(LiveRun(name, self.address, os.getpid(), folder, time.time(), self._service, keys))
             announced.callback(note.unlink, missing_ok=True)
-            for event in (started(self.plan.name, self.address, self.folder.path), *self._opening):
+            begun, resumed = started(self.plan.name, self.address, self.folder.path), told(self.folder, self.plan)
+            for event in filter(None, (begun, resumed, *self._opening)):
                 self._event(event)
             if self._chaos:
                 self._warn_of_chaos(self._chaos)
@@ -181,7 +188,7 @@ class Launcher:
             self._event(happened("warning", chaos.warning))
 
     def _start_registry(self, sockets_dir: Path) -> None:
-        found = self.folder.path / "registry.address"
+        found = self.folder.path / ADDRESS
         self._registry_command = commands.registry(
             self.folder, found, sockets_dir, self.transport, self.access, starts_workers=self._with_workers
         )  # fmt: skip
@@ -364,12 +371,14 @@ class Launcher:
 
     def _report(self, seconds: float) -> Report:
         began = Counter(stage.name for stage in self._stages.values())
+        resumed, earlier_taken = earlier(self.folder)
+        stages = self._tally.stages(self.plan, began, seconds, earlier_taken)
         return Report(
             name=self.plan.name, state=self._state, folder=self.folder.path, seconds=seconds,
-            stages=with_letters(self._tally.stages(self.plan, began, seconds), Letters(self.folder.dead)),
+            stages=with_letters(stages, Letters(self.folder.dead)),
             processes=self._tally.processes(self._supervisor.slots),
             error=self._error, detail=self._detail, seed=self._chaos.seed if self._chaos else None,
-            kills=dict(self._chaos.kills) if self._chaos else {},
+            kills=dict(self._chaos.kills) if self._chaos else {}, resumed=resumed,
         )  # fmt: skip
 
 
@@ -387,6 +396,7 @@ def run(
     seed: int | None = None,
     limit: int | None = None,
     until: str | None = None,
+    resume: str | os.PathLike[str] | bool = False,
     events: str | os.PathLike[str] | None = None,
     transport: str = "auto",
     bind: str = ANY_PORT,
@@ -401,9 +411,10 @@ def run(
 
     `limit` is the most items of each source per epoch, `until` the stage where the pipeline is cut off, `events`
     a file for a copy of what happens.  Without workers of its own it waits for those that join at `bind`.
+    `resume` names the folder of a run to go on with, True the last of this pipeline.
     `access` says how it is guarded there.  `metrics` is where metrics are served meanwhile, `trace` a file for who
     ran which item when.  An interrupted run returns too, its report not `ok`.  Raises ConfigError with every fault,
-    and RunError.
+    RunError, and AlreadyDone.
     """
     if chaos is not None and seed is None:
         seed = secrets.randbelow(2**32)
@@ -412,6 +423,8 @@ def run(
     wreaker = Chaos(chaos, seed) if chaos is not None and seed is not None else None
 
     def prepared() -> tuple[Plan, RunFolder]:
+        if resume:
+            return resumed(pipeline, resume, runs=runs, sets=sets, limit=limit, until=until)
         return prepare(pipeline, runs=runs, sets=sets, seed=seed, transport=transport, limit=limit, until=until)
 
     return launch(
@@ -438,6 +451,7 @@ def launch(
         log = stack.enter_context(EventLog(events))
         tracing = stack.enter_context(TraceFile(trace)) if trace is not None else None
         plan, folder = prepared()
+        stack.callback(folder.release)
         opening = []
         if server is not None:
             seen = Metrics.of(plan)

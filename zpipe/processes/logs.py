@@ -75,6 +75,11 @@ class Tail:
         self.path = path
         self._at = 0  # bytes read
 
+    def skip(self) -> None:
+        """Leave out what is there already."""
+        for _ in self.lines(all_of_it=False):
+            pass
+
     def lines(self, *, all_of_it: bool) -> Iterator[str]:
         """Yield the lines that are new; one without its end only with `all_of_it`."""
         if not self.path.exists():

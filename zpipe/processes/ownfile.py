@@ -11,8 +11,8 @@ from typing import IO
 from zpipe.values.errors import ConfigError
 
 
-def open_own(path: str | os.PathLike[str], what: str) -> IO[str]:
-    """Begin a file, what it held is gone; it stays locked while it is open.
+def open_own(path: str | os.PathLike[str], what: str, *, adds: bool = False) -> IO[str]:
+    """Begin a file, or go on with the whole lines that it holds where it `adds`; it stays locked while it is open.
 
     Raises ConfigError when it cannot be written, or another run writes it; `what` is meant to be in it.
     """
@@ -23,11 +23,17 @@ def open_own(path: str | os.PathLike[str], what: str) -> IO[str]:
             way_out = "name another file, or end that one with zpipe down"
             raise ConfigError(f"{path} is being written by another run: {way_out}")
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            file.truncate(0)
+            file.truncate(_whole(Path(path)) if adds else 0)
+            file.seek(0, os.SEEK_END)
     except OSError as error:
         way_out = "name a file in a folder that you can write to"
         raise ConfigError(f"cannot write {what} to {path}: {error.strerror}: {way_out}") from error
     return file
+
+
+def _whole(path: Path) -> int:
+    """Return how many bytes of a file are whole lines: the last one may have been cut off."""
+    return path.read_bytes().rfind(b"\n") + 1
 
 
 def _as_it_is(path: str, flags: int) -> int:

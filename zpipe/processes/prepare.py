@@ -44,7 +44,8 @@ def prepare(
     folder.write("plan.json", json.dumps(its_plan.to_dict(), indent=1) + "\n")
     text = (folder.path / "pipeline.toml").read_text(encoding="utf-8")
     meta = describe_run(
-        text, Path(pipeline.folder), name=pipeline.name, sets=list(sets), seed=seed,
+        text, Path(pipeline.folder), name=pipeline.name, folder=str(folder.path),
+        sets=list(pipeline.sets), seed=seed,
         limit=limit, until=until, transport=transport,
         started=now.isoformat(timespec="seconds"),
     )  # fmt: skip

@@ -64,7 +64,10 @@ class ProcessReport:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole run; `error` and `detail` say why it failed, `kills` counts chaos by role."""
+    """The whole run; `error` and `detail` say why it failed, `kills` counts chaos by role.
+
+    Of a run that was `resumed`, so often, the counts are of all its lives, `seconds` and rates of the last.
+    """
 
     name: str
     state: str
@@ -76,6 +79,7 @@ class Report:
     detail: str = ""
     seed: int | None = None
     kills: Mapping[str, int] = field(default_factory=dict)
+    resumed: int = 0
 
     @property
     def ok(self) -> bool:
@@ -123,7 +127,16 @@ class Report:
             "processes": [asdict(process) for process in self.processes],
             "seed": self.seed,
             "kills": dict(self.kills),
+            "resumed": self.resumed,
         }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Report:
+        """Return the report that `to_dict` wrote.  Raises KeyError and TypeError when it is none."""
+        stages = (StageReport(**{k: v for k, v in stage.items() if k != "in"}) for stage in data["stages"])
+        processes = (ProcessReport(**process) for process in data["processes"])
+        rest = {key: value for key, value in data.items() if key not in ("ok", "bottleneck")}
+        return cls(**{**rest, "folder": Path(rest["folder"]), "stages": tuple(stages), "processes": tuple(processes)})
 
 
 def read_report(path: Path) -> dict[str, Any]:
@@ -142,8 +155,18 @@ def read_report(path: Path) -> dict[str, Any]:
     return found
 
 
-def stage_report(name: str, workers: int, restarts: int, counters: Mapping[str, Any], seconds: float) -> StageReport:
-    """Make a stage's line from its counters, summed over all lives of all its workers."""
+def taken(counters: Mapping[str, Any]) -> int:
+    """Return how many inputs were finished with, whatever became of them."""
+    return sum(int(counters.get(key, 0)) for key in ("done", "dropped", "dead"))
+
+
+def stage_report(
+    name: str, workers: int, restarts: int, counters: Mapping[str, Any], seconds: float, earlier: int = 0
+) -> StageReport:  # fmt: skip
+    """Make a stage's line from its counters, summed over all lives of all its workers.
+
+    `earlier` inputs were taken before these seconds began, by a run that was resumed.
+    """
     counts = {key: int(counters.get(key, 0)) for key in COUNTS}
     spent_s = [float(counters.get(f"{key}_s", 0.0)) for key in ("busy", "starved", "blocked")]
     busy, starved, blocked = (x / sum(spent_s) if any(spent_s) else 0.0 for x in spent_s)
@@ -151,7 +174,7 @@ def stage_report(name: str, workers: int, restarts: int, counters: Mapping[str, 
         name=name,
         workers=workers,
         restarts=restarts,
-        rate=(counts["done"] + counts["dropped"] + counts["dead"]) / seconds if seconds > 0 else 0.0,
+        rate=max(0, taken(counts) - earlier) / seconds if seconds > 0 else 0.0,
         busy=busy,
         starved=starved,
         blocked=blocked,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -27,6 +29,9 @@ IPC_PATH_MAX = 107  # bytes, of which a socket's own name takes up to:
 IPC_NAME_MAX = 48
 PID_MAX = 2**31 - 1
 MOMENT_MAX = 2.0**37  # in unix seconds: the year 6325
+SOCKETS_PREFIX = "zpipe-"
+LOCK = ".lock"
+LOCK_LOOK_S = 0.05  # how often to look whether all have gone, where nothing tells
 
 
 class RunFolder:
@@ -39,6 +44,7 @@ class RunFolder:
         self.blame = path / "blame"
         self.dead = path / "dead"  # there once an item was given up
         self.trace = path / "trace"  # there while a run is traced
+        self.lock: int | None = None  # what `hold` has opened
 
     @classmethod
     def create(cls, runs: str | os.PathLike[str], name: str, now: datetime) -> RunFolder:
@@ -58,6 +64,21 @@ class RunFolder:
         for part in (folder.logs, folder.saves, folder.blame):
             part.mkdir()
         return folder
+
+    def hold(self, wait_s: float = 0.0) -> int:
+        """Have the folder to oneself, and return the lock: whoever it is handed on to has the folder too.
+
+        Raises ConfigError when others have it for longer than `wait_s`.  Where there are no locks, nobody has.
+        """
+        if self.lock is None:
+            self.lock = _locked(self.path / LOCK, wait_s)
+        return self.lock
+
+    def release(self) -> None:
+        """Let go of the folder; those that were handed the lock keep it."""
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def log(self, worker: str) -> Path:
         """Return where a worker's stdout and stderr go."""
@@ -113,7 +134,7 @@ def make_sockets_dir() -> Path:
     """Make a private directory whose socket paths stay within what ipc allows."""
     for base in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):
         if base and os.access(base, os.W_OK) and len(os.fsencode(base)) + 16 + IPC_NAME_MAX <= IPC_PATH_MAX:
-            return Path(tempfile.mkdtemp(prefix="zpipe-", dir=base))
+            return Path(tempfile.mkdtemp(prefix=SOCKETS_PREFIX, dir=base))
     raise ConfigError("no directory for sockets: XDG_RUNTIME_DIR and /tmp are missing or not writable")
 
 
@@ -131,8 +152,9 @@ def is_shared(path: Path, host: str | None) -> bool:
 
 
 def remove_sockets_dir(path: Path) -> None:
-    """Remove the directory and the sockets that killed workers left in it."""
-    shutil.rmtree(path, ignore_errors=True)
+    """Remove the directory and the sockets that killed workers left in it; no other directory."""
+    if path.name.startswith(SOCKETS_PREFIX):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -222,6 +244,36 @@ def _life(pid: int) -> str:
     except (ProcessLookupError, PermissionError):
         return ""
     return "alive"
+
+
+def _locked(path: Path, wait_s: float) -> int:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if time.monotonic() >= deadline_s:
+                os.close(lock)
+                who = ", ".join(_who_has(path)) or "the processes of another user or host"
+                raise ConfigError(f"run {path.parent} is still under way: end {who} first") from None
+        except OSError:
+            return lock
+        time.sleep(LOCK_LOOK_S)
+
+
+def _who_has(path: Path) -> list[str]:
+    """Name the processes of this user that have a file open, where the system tells."""
+    found = []
+    for opened in Path("/proc").glob("[0-9]*/fd"):
+        try:
+            if any(os.readlink(file) == str(path) for file in opened.iterdir()):
+                command = (opened.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                found.append(f"pid {opened.parent.name} ({command.strip():.80})")
+        except OSError:
+            continue  # another user's, or it has ended
+    return found
 
 
 def _numbered(path: Path) -> Iterator[Path]:

@@ -99,6 +99,7 @@ class Background:
         self._event = on_event
         self._log = service.folder.log(LAUNCHER)
         self._events = Tail(service.folder.path / FILE)
+        self._events.skip()  # of the lives before, where it is resumed
         self._told: dict[str, Event] = {}  # by kind, the last
         self._is_left = False
 

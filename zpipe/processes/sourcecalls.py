@@ -106,6 +106,8 @@ class SourceCalls:
             self.caller.blame.note_reach(
                 run.lane, run.position + run.n
             )  # before it leaves: this life may end in between
+        elif source.stopping:
+            self.caller.blame.sync()  # what is below ends here: a later life has to as well, also after a loss of power
         if run.marks is None or self.caller.worker.outlet.marked:
             self.caller.worker.emit(run, stretch)
         source.sent(stretch)

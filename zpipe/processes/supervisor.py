@@ -123,13 +123,14 @@ class Death:
 class Supervisor:
     """Run programs as fresh processes, each leading a process group of its own, in one loop of one thread.
 
-    `forever`: a program that keeps dying is never to be given up.
+    `forever`: a program that keeps dying is never to be given up.  `hands_on` are descriptors that each is given.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, forever: bool = False) -> None:
         self.slots: dict[str, Slot] = {}
         self._clock = clock
         self._forever = forever
+        self.hands_on: tuple[int, ...] = ()
 
     def __enter__(self) -> Supervisor:
         return self
@@ -222,7 +223,8 @@ class Supervisor:
         try:
             slot._process = subprocess.Popen(
                 [*program.argv, *slot.extra], env=dict(program.env), stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, process_group=0,  # the terminal's Ctrl-C must reach this process only
+                stderr=log, pass_fds=self.hands_on,
+                process_group=0,  # the terminal's Ctrl-C must reach this process only
             )  # fmt: skip
         except OSError as error:
             raise RunError(f"{slot.name}: cannot start {program.argv[0]}: {error.strerror}") from error

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from zpipe.processes.report import ProcessReport, StageReport, read_memory, stage_report
+from zpipe.processes.report import ProcessReport, StageReport, read_memory, stage_report, taken
 from zpipe.processes.supervisor import Slot
 from zpipe.values.plan import Plan
 
@@ -70,14 +70,20 @@ class Tally:
                 self._rss[slot.name] = max(rss, self._rss[slot.name])
                 self._pss[slot.name] = max(pss, self._pss[slot.name])
 
-    def stages(self, plan: Plan, started: Counter[str], seconds: float) -> tuple[StageReport, ...]:
-        """Return the lines of the report, in the order of the pipeline; `started` are workers by stage."""
+    def stages(
+        self, plan: Plan, started: Counter[str], seconds: float, earlier: Mapping[str, int]
+    ) -> tuple[StageReport, ...]:  # fmt: skip
+        """Return the lines of the report, in the order of the pipeline.
+
+        `started` are workers by stage, `earlier` the inputs that were taken before these seconds began.
+        """
         reports = []
         for stage in plan.stages:
             row = self._stages.get(stage.name, {})
             workers = max(self._most[stage.name], started[stage.name])
             restarts = int(row.get("restarts", 0))
-            reports.append(stage_report(stage.name, workers, restarts, row.get("counters", {}), seconds))
+            before = earlier.get(stage.name, 0)
+            reports.append(stage_report(stage.name, workers, restarts, row.get("counters", {}), seconds, before))
         return tuple(reports)
 
     def processes(self, slots: Mapping[str, Slot]) -> tuple[ProcessReport, ...]:
@@ -91,5 +97,4 @@ class Tally:
 
 
 def _settled(row: Mapping[str, Any]) -> int:
-    counters = row.get("counters", {})
-    return sum(int(counters.get(key, 0)) for key in ("done", "dropped", "dead"))
+    return taken(row.get("counters", {}))

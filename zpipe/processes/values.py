@@ -16,7 +16,10 @@ TABLE = "CREATE TABLE IF NOT EXISTS registry (kind TEXT, key TEXT, value TEXT, P
 
 
 class Values:
-    """The registry's values in the run folder: durable against a kill, not against a power cut."""
+    """The registry's values in the run folder: durable against a kill.
+
+    A loss of power may take the last of them, in the order in which they were stored: older watermarks are safe.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -28,7 +28,8 @@ class Pipeline:
     `stages` are in topological order, as declared where that leaves a choice.  An `insecure` one runs without keys
     where others reach it.  `tests` are tables as written, with name, stage, input and output.  `folder` is where files
     and modules are looked for first.  `faults` are those found while reading; `places` map dotted paths to file:line;
-    `unread` are the outputs of a stage whose readers `until` has cut off: what goes there is dropped.
+    `unread` are the outputs of a stage whose readers `until` has cut off: what goes there is dropped;
+    `sets` are the changes that were applied.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Pipeline:
     faults: tuple[Fault, ...]
     places: Mapping[str, str]
     unread: Mapping[str, frozenset[str]]
+    sets: tuple[str, ...]
 
     def __init__(
         self,
@@ -68,6 +70,7 @@ class Pipeline:
             rows.append((names[node], table))
             places.setdefault(f"stage.{names[node]}", node.place)
         self._fill(name, rows, defaults or {}, tests, home, [], places, insecure=insecure)
+        self.sets = ()
 
     def _fill(
         self,
@@ -112,8 +115,12 @@ class Pipeline:
         faults: Iterable[Fault] = (),
         places: Mapping[str, str] | None = None,
         sets: Sequence[str] = (),
+        earlier: Sequence[str] = (),
     ) -> Self:
-        """Return the pipeline that `data`, shaped like a pipeline file, describes, `sets` applied."""
+        """Return the pipeline that `data`, shaped like a pipeline file, describes, `sets` applied.
+
+        In `data` the `earlier` ones are applied already.
+        """
         places = places or {}
         faults = [*faults, *read_top(data, places)]
         stages = data.get("stage", {})
@@ -122,6 +129,7 @@ class Pipeline:
         self = cls.__new__(cls)
         insecure = data.get("insecure", False)
         self._fill(data.get("name"), rows, defaults, tests, Path(folder), faults, places, sets, insecure=insecure)
+        self.sets = (*earlier, *sets)
         return self
 
     @classmethod
@@ -142,7 +150,8 @@ class Pipeline:
         if not sets:
             return self
         return self.from_dict(
-            self.to_dict(), folder=self.folder, faults=self.faults, places=self.places, sets=sets
+            self.to_dict(), folder=self.folder, faults=self.faults, places=self.places, sets=sets,
+            earlier=self.sets,
         )  # fmt: skip
 
     def until(self, name: str) -> Self:
@@ -157,6 +166,7 @@ class Pipeline:
         cut = type(self).__new__(type(self))
         cut.name, cut.folder, cut.faults, cut.places = self.name, self.folder, self.faults, self.places
         cut.insecure = self.insecure
+        cut.sets = self.sets
         cut.stages = tuple(spec for spec in self.stages if spec.name in kept)
         cut.tests = tuple(test for test in self.tests if isinstance(test, Mapping) and test.get("stage") in kept)
         cut.unread = MappingProxyType({stage: self.outputs(stage) - cut.outputs(stage) for stage in kept})
