@@ -46,16 +46,17 @@ def main() -> int:
             return int(missed > 0)
         began = time.monotonic()
         verdicts: Counter[str] = Counter()
-        deaths = committed = 0
+        deaths = resumptions = committed = 0
         for outcome in pool.map(play, range(options.first, options.first + options.seeds), chunksize=20):
             verdicts[outcome.verdict] += 1
             deaths += outcome.deaths
+            resumptions += outcome.resumptions
             committed += outcome.committed
             if outcome.verdict != "ok":
                 print(f"seed {outcome.seed} ({outcome.scenario}): {outcome.verdict}: {outcome.detail}", flush=True)
         rate = options.seeds / (time.monotonic() - began)
-        print(f"{options.seeds} seeds: {dict(verdicts)}, {deaths} deaths, {committed} committed, ", end="")
-        print(f"{rate:.0f} seeds/s in {options.jobs} processes")
+        counts = f"{deaths} deaths, {resumptions} resumptions, {committed} committed"
+        print(f"{options.seeds} seeds: {dict(verdicts)}, {counts}, {rate:.0f} seeds/s in {options.jobs} processes")
         return int(verdicts["ok"] != options.seeds)
 
 

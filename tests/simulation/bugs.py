@@ -389,6 +389,60 @@ class GivesUpTheBlock(Caller):
         return GIVEN_UP
 
 
+class ResumesAheadOfTheWatermark(World):
+    def resume(self) -> None:
+        for lane, (at, complete) in self.watermarks.items():
+            if not complete:
+                self.watermarks[lane] = (Position(at.position + 1, at.epoch, at.epoch_start), complete)
+        super().resume()
+
+
+class ResumesWithoutSaves(World):
+    def resume(self) -> None:
+        self.saves.clear()
+        super().resume()
+
+
+class CountsLivesAnew(World):
+    """The fences of a resumed run begin at 1 again: its lives do not see the saves of those before."""
+
+    def resume(self) -> None:
+        super().resume()
+        self.fences = dict.fromkeys(self.fences, 0)
+
+
+class ForgetsReaches(World):
+    """A resumed run that was told to stop does not know how far its sources had got."""
+
+    def resume(self) -> None:
+        super().resume()
+        self.reaches.clear()
+
+
+class ForgetsThatItWasToStop(World):
+    """A run that was told to stop goes on, though stages below have seen the ends that its sources made."""
+
+    def resume(self) -> None:
+        super().resume()
+        self.stopping = False
+        self.ends.clear()
+
+
+class SyncsNoSaves(World):
+    """After a loss of power a stage may find the save before its last."""
+
+    def write_save(self, node: Any, save: Any) -> None:
+        self.unsynced = {**getattr(self, "unsynced", {}), node.stage.name: self.saves.get(node.stage.name, {})}
+        self.saves[node.stage.name] = dict(self.saves.get(node.stage.name, {}))
+        super().write_save(node, save)
+
+    def lose_power(self) -> None:
+        super().lose_power()
+        for stage, saves in getattr(self, "unsynced", {}).items():
+            if self.random.random() < 0.5:
+                self.saves[stage] = saves
+
+
 @dataclass(frozen=True)
 class Bug:
     """One changed rule: `name` says what the broken machine does."""
@@ -471,5 +525,11 @@ BUGS = tuple(
         (EndsAtTheFailure, "what a split gives up leaves a tombstone"),
         (RetriesForEver, "an item is given up after so many tries"),
         (GivesUpTheBlock, "where a call for several items fails, each is called alone"),
+        (ResumesAheadOfTheWatermark, "a resumed run begins at the watermarks that were stored"),
+        (ResumesWithoutSaves, "a resumed run begins with the saves of its stages"),
+        (CountsLivesAnew, "fences go on from one life of a run to the next"),
+        (ForgetsReaches, "a resumed run that was told to stop makes again what its sources had made"),
+        (ForgetsThatItWasToStop, "a run whose stages have seen the end finishes, resumed or not"),
+        (SyncsNoSaves, "a save is on the disk before what it covers is acknowledged"),
     )
 )

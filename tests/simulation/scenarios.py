@@ -463,4 +463,6 @@ def faults(r: random.Random) -> Faults:
         delay_s=r.choice((0.0, 0.0, 0.0, 0.2)),
         repeats=r.choice((0.0, 0.0, 0.3)),
         registry_every_s=r.choice((0.0, 0.0, 0.0, 0.7)),
+        blackouts=r.choice((0.0, 0.0, 2.0, 8.0)),
+        power=r.choice((0.0, 0.5)),
     )

@@ -17,6 +17,8 @@ SUBTLE = {
     "TakesWhateverComes",
     "AcksBeforeTheSave",
     "SavesOverLaterLives",
+    "ForgetsThatItWasToStop",
+    "SyncsNoSaves",
 }
 
 

@@ -36,6 +36,8 @@ class Faults:
     held_up: float = 0.0  # chance that a life is held up in the middle of a save until it has been replaced
     full: float = 0.0  # chance that a write finds no room on the disk, of a sink or of a save
     late: float = 0.0  # chance that news of a source does not reach the registry
+    blackouts: float = 0.0  # everything dies at once, the registry too, and is resumed with other numbers of workers
+    power: float = 0.0  # chance that a blackout is a loss of power: what was not synced may be gone
     stop_s: float | None = None  # when all sources are told to stop reading
     until_s: float = 5.0
     restart_s: float = 0.05
@@ -46,6 +48,9 @@ def strike(world: World) -> None:
     faults, rnd = world.faults, world.random
     nodes = list(world.nodes.values())
     if not nodes:
+        return
+    if faults.blackouts and rnd.random() < faults.blackouts * TICK_S:
+        world.black_out(power=rnd.random() < faults.power)
         return
     node = rnd.choice(nodes)
     if rnd.random() < faults.kills * TICK_S:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 from pathlib import Path as PathOnDisk
 from typing import Any
 
 from zpipe.core.inlet import InLink
 from zpipe.core.limits import Limits
+from zpipe.core.members import planned
 from zpipe.core.memory import Save
+from zpipe.core.outcomes import Store, Stored
 from zpipe.core.outlet import Link, Peer
+from zpipe.core.resume import begin_again, reaches_of
 from zpipe.core.source import Position, Source
 from zpipe.core.suspects import Suspects
 from zpipe.core.worker import Role, Worker
@@ -319,6 +322,9 @@ class World:
         self.complete = False
         self.deaths = 0
         self.leavings = 0
+        self.resumptions = 0
+        self.power_losses = 0
+        self.history: list[dict[int, tuple[Position, bool]]] = [{}]  # watermarks, as they were stored
         self.version = 0
         self.letters = self.letters_type()
         self.suspects = self.suspects_type({}, {})
@@ -385,7 +391,10 @@ class World:
         saves = self.saves.get(stage)
         if not saves:
             return None
-        save = saves[fence] = saves.pop(max(saves))
+        last = max((known for known in saves if known <= fence), default=None)
+        if last is None:
+            return None
+        save = saves[fence] = saves.pop(last)
         return save
 
     def service_s(self, stage: StagePlan, items: int) -> float:
@@ -438,6 +447,75 @@ class World:
         if len(node.notes.last) == 1:
             self.deaths_of[node.stage.name, node.notes.last[0][0]] += 1
         self.kill(node)
+
+    # -- the end of everything, and its next life -----------------------------------------------------
+
+    def black_out(self, *, power: bool) -> None:
+        """Let everything die at once, with `power` also what was not synced, and resume the run some time later."""
+        for node in list(self.nodes.values()):
+            self.kill(node)
+        self.events = [event for event in self.events if event[2] in (self.tick, self.stop)]
+        heapify(self.events)
+        self.omitted, self.registry_up_s = 0, self.now_s
+        if power:
+            self.power_losses += 1
+            self.lose_power()
+        self.at(self.now_s + self.random.random() * 0.1, self.resume)
+
+    def lose_power(self) -> None:
+        """Let the last of what the registry has stored be gone, and notes of sources that had not ended."""
+        kept = self.random.randrange(len(self.history))
+        self.watermarks = dict(self.history[kept])
+        del self.history[kept + 1 :]
+        self.fences = {stage: self.random.randint(0, fence) for stage, fence in self.fences.items()}
+        kept_notes = {number for number in self.reaches if number in self.ends or self.random.random() < 0.5}
+        self.reaches = {number: reach for number, reach in self.reaches.items() if number in kept_notes}
+
+    def resume(self) -> None:
+        """Go on where the run was left, with other numbers of workers."""
+        self.resumptions += 1
+        numbers = {stage.number: self._other_workers(stage) for stage in self.plan.stages}
+        stages = tuple(replace(stage, workers=numbers[stage.number]) for stage in self.plan.stages)
+        self.plan = replace(self.plan, stages=stages)
+        for store in self.again():
+            self._store(store)
+        self.suspects = self.suspects_type({}, {})
+        for stage in stages:
+            for slot in range(planned(stage)):
+                self.at(self.now_s + self.random.random() * 0.01, self.start, stage, slot)
+
+    def again(self) -> list[Store]:
+        """Return what is stored before the run goes on."""
+        memory = [stage for stage in self.plan.stages if stage.memory and self.saves.get(stage.name)]
+        stored = Stored(
+            run={"stopping": self.stopping},
+            watermarks={lane: (at.position, at.epoch, at.epoch_start) for lane, (at, _) in self.watermarks.items()},
+            complete={lane for lane, (_, complete) in self.watermarks.items() if complete},
+            fences={(stage.number, 0): self.fences.get(stage.name, 0) for stage in memory},
+        )
+        cursors = [save.cursor for stage in memory for save in self.saves[stage.name].values()]
+        reaches = dict(self.reaches)
+        for lane, reach in reaches_of(self.plan, cursors).items():
+            reaches[lane] = max(reach, reaches.get(lane, 0))
+        fences = {stage.number: max(self.saves[stage.name]) for stage in memory}
+        return begin_again(self.plan, stored, reaches, fences)
+
+    def _store(self, store: Store) -> None:
+        """Keep one of the values that a run is resumed with."""
+        if store.kind == "reach":
+            self.reaches[int(store.key)] = store.value
+        elif store.kind == "fence":
+            self.fences[self.plan.stages[int(store.key.partition(":")[0])].name] = store.value
+        elif store.kind == "watermark":
+            self.watermarks[int(store.key)] = (Position(*store.value), False)
+        elif (store.kind, store.key) == ("run", "stopping"):
+            self.stopping = False
+            self.ends.clear()
+
+    def _other_workers(self, stage: StagePlan) -> int:
+        if stage.memory:
+            return 1
+        return self.random.randint(1, stage.partitions if stage.role == "source" else 3)
 
     def leave(self, node: Node) -> None:
         """Let a drained worker go: what it has sent arrives; another one takes its place some time later."""
@@ -603,6 +681,7 @@ class World:
                     known = self.watermarks.get(number, (Position(), False))
                     if at.position > known[0].position or complete:
                         self.watermarks[number] = (at, complete or known[1])
+                        self.history.append(dict(self.watermarks))
                 everything = [s for stage in self.plan.stages if stage.role == "source" for s in stage.lanes]
                 self.complete = all(self.watermarks.get(s, (None, False))[1] for s in everything)
         if node.worker.inlet is not None:
