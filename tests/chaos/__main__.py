@@ -1,6 +1,7 @@
-"""`python -m tests.chaos [runs|matrix|soak] ...`: real processes under faults, with a seed; exit 1 when any shows.
+"""`python -m tests.chaos [runs|resume|matrix|soak] ...`: real processes under faults, with a seed; exit 1 when any shows.
 
 runs    pipeline.toml, every role killed at counts of committed rows: one line for each run
+resume  pipeline.toml, every process killed at once, and the run resumed until it is done
 matrix  matrix.toml: targets, faults and moments, a table
 soak    matrix.toml for long, with a kill every 10 s and a pause every 60 s
 """
@@ -10,15 +11,16 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.chaos import matrix, soak
-from tests.chaos.chaos import play
+from tests.chaos import chaos, matrix, resume, soak
 
 
 def runs(args: argparse.Namespace) -> bool:
     """Play the runs of consecutive seeds."""
+    play = {"runs": chaos.play, "resume": resume.play}[args.verb]
+    more = {} if args.count is None else {"count": args.count}
     bad = []
     for seed in range(args.seed, args.seed + args.runs):
-        outcome = play(seed, count=args.count)
+        outcome = play(seed, **more)
         print(outcome, flush=True)
         if outcome.faults:
             bad.append(seed)
@@ -32,11 +34,12 @@ def main() -> int:
         prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verb = verbs.add_parser("runs")
-    verb.add_argument("--runs", type=int, default=1)
-    verb.add_argument("--seed", type=int, default=1, help="of the first run; each further one has the next")
-    verb.add_argument("--count", type=int, default=20_000, help="numbers to send")
-    verb.set_defaults(play=runs)
+    for name in ("runs", "resume"):
+        verb = verbs.add_parser(name)
+        verb.add_argument("--runs", "--times", type=int, default=1)
+        verb.add_argument("--seed", type=int, default=1, help="of the first run; each further one has the next")
+        verb.add_argument("--count", type=int, help="numbers to send")
+        verb.set_defaults(play=runs)
     verb = verbs.add_parser("matrix")
     verb.add_argument("--seed", type=int, default=1)
     verb.add_argument("--only", nargs="+", default=(), metavar="CELL", help="e.g. middle/kill/steady, */stop-5/*")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.chaos import resume
 from tests.chaos.chaos import ROLES, play
 from tests.chaos.verify import faults
 
@@ -16,6 +17,14 @@ def test_every_item_arrives_once_whatever_is_killed(seed: int) -> None:
     assert outcome.kills.total() == 10
     assert set(outcome.kills) == set(ROLES)
     assert outcome.between == 2
+
+
+@pytest.mark.parametrize("seed", [2, 4])
+def test_every_item_arrives_once_when_everything_is_killed_and_the_run_resumed(seed: int) -> None:
+    outcome = resume.play(seed, count=1500, kills=2)
+    print(outcome)
+    assert outcome.faults == []
+    assert (len(outcome.kills), len(outcome.workers)) == (2, 3)
 
 
 def test_the_reader_of_the_database_finds_what_is_wrong(tmp_path) -> None:  # type: ignore[no-untyped-def]
