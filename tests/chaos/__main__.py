@@ -1,4 +1,4 @@
-"""`python -m tests.chaos [runs|resume|matrix|soak] ...`: real processes under faults, with a seed; exit 1 when any shows.
+"""`python -m tests.chaos [runs|resume|matrix|soak] ...`: real processes under faults, by a seed; exit 1 when any shows.
 
 runs    pipeline.toml, every role killed at counts of committed rows: one line for each run
 resume  pipeline.toml, every process killed at once, and the run resumed until it is done
