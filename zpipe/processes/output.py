@@ -25,9 +25,11 @@ def lose_lines() -> None:
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.flush()
-            raw = _Lossy(stream.fileno(), "w", closefd=False)
+            raw: Any = _Lossy(stream.fileno(), "w", closefd=False)
+            # With PYTHONUNBUFFERED there is none between: the last words of one that dies are not to die with it.
+            buffer = raw if stream.write_through else io.BufferedWriter(raw)
             lossy = io.TextIOWrapper(
-                io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=stream.line_buffering,
+                buffer, stream.encoding, stream.errors, line_buffering=stream.line_buffering,
                 write_through=stream.write_through,
             )  # fmt: skip
             setattr(sys, name, lossy)
