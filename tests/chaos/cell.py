@@ -32,7 +32,7 @@ POINTS = {
     "open": "middle=open@2", "commit": "pairs=committed@9", "save": "fit=saved@4", "write": "fit=writing@9",
     "split": "split=child@99", "over": "pairs=over@1",
 }  # fmt: skip
-UNMEASURED = ("ramp", "open", "over")  # moments without traffic that could go on
+UNMEASURED = ("open", "over")  # points without traffic that could go on
 WORKERS = 15
 RATE = 250  # numbers a second
 LOOK_S = 0.004  # how often the databases are looked at: nothing tells when they change
@@ -201,7 +201,7 @@ def _when_it_is_time(scene: Scene, sight: Sight) -> Strike:
     elif moment in POINTS:
         while not (marker := next(scene.folder.glob(".failpoint-*"), None)):
             yield 0.0
-        scene.struck(bound=moment != "over")
+        scene.struck(bound=moment not in UNMEASURED and joined(scene.folder) >= WORKERS)
         if scene.cell.fault.startswith("stop"):
             yield float(scene.cell.fault.partition("-")[2])
             with suppress(ValueError):
@@ -238,7 +238,7 @@ def _judge(run: Command, scene: Scene, sight: Sight, result: Result, count: int)
         result.faults.append(f"exit {done.code}: {(done.err.strip().splitlines() or ['nothing said'])[-1]}")
     for at, (began_s, bound) in enumerate(scene.marks):
         until_s = min([began_s + AFTERMATH_S, *scene_s[at + 1 : at + 2]])
-        if bound and result.cell.moment not in UNMEASURED:
+        if bound and result.cell.moment != "ramp":
             result.recoveries_s.append(sight.longest(began_s, until_s))
     if scene.marks:
         calm = [times[0] for times in sight.times.values() if times]
