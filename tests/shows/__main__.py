@@ -14,11 +14,12 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from tests.chaos.chaos import play
-from tests.shows import autoscale, away, disk, flow, job, looking, scale, shapes
+from tests.shows import autoscale, away, disk, flow, hosts, job, looking, scale, shapes
 from tests.shows.flow import Shown
 from tests.simulation.play import play as simulate
 
 SEEDS = 1000
+QUICK_PARTITION_S = 2.0
 QUICK_CROPS, QUICK_ARRAYS, QUICK_ORDER, QUICK_CHAOS, QUICK_ROUNDS = 12_000, 500, 1000, 3000, 2
 
 
@@ -48,7 +49,7 @@ def shows(*, quick: bool) -> dict[str, Callable[[], Iterator[Shown]]]:
         return {
             "skew": flow.skew, "toy": flow.toy, "top": flow.top, "order": flow.order, "launcher": flow.launcher,
             "stuck": flow.stuck, "scale": scale.scale, "autoscale": autoscale.autoscale, "shapes": shapes.shapes,
-            "registry": away.registry, "disk": disk.disk,
+            "registry": away.registry, "disk": disk.disk, "hosts": hosts.hosts,
             "tap": looking.tap, "trace": looking.trace, "simulator": simulator, "chaos": chaos,
             "pressure": flow.pressure, "parked": flow.parked, "main": job.main, "kills": job.kills,
         }  # fmt: skip
@@ -56,6 +57,7 @@ def shows(*, quick: bool) -> dict[str, Callable[[], Iterator[Shown]]]:
         **shows(quick=False),
         "order": partial(flow.order, QUICK_ORDER),
         "tap": partial(looking.tap, QUICK_ROUNDS),
+        "hosts": partial(hosts.hosts, QUICK_PARTITION_S),
         "trace": partial(looking.trace, QUICK_ROUNDS),
         "chaos": partial(chaos, QUICK_CHAOS),
         "pressure": partial(flow.pressure, QUICK_ARRAYS),

@@ -170,5 +170,11 @@ def inflate(x, stuck_at=3):
     return zp.rng().integers(0, 256, MB, np.uint8)
 
 
+def whispered(k, nap_s=0.002):
+    """A text that is easily found where it passes unencrypted."""
+    time.sleep(nap_s)
+    return {"k": k, "text": "open sesame " * 20}
+
+
 def out(x):
     """Take it."""

@@ -19,11 +19,13 @@ from zpipe.processes.interrupts import Interrupts
 from zpipe.processes.runfolder import live_runs
 from zpipe.processes.supervisor import Program, Supervisor
 from zpipe.processes.tally import Tally
+from zpipe.transport import addresses
 
 REVOKED = 403
 LOOK_S = 0.25  # how often the registry is asked for its table
 LAST_WORDS_S = 1.0
 REGISTRY_TIMEOUT_S = 5.0
+CUT_OFF_S = 60.0  # a registry on another host that is silent for less may be there, behind a cable that was pulled
 LEAVE_S = 30.0  # for an interrupted worker to finish what it has
 
 
@@ -84,7 +86,8 @@ class Parent:
 
     def _are_gone(self) -> bool:
         """Tell whether none is left that may return: a registry that is silent then has gone, and lets none."""
-        is_silent = time.monotonic() - self._heard_s >= REGISTRY_TIMEOUT_S
+        near = addresses.is_loopback(addresses.host_of(self.address))
+        is_silent = time.monotonic() - self._heard_s >= (REGISTRY_TIMEOUT_S if near else CUT_OFF_S)
         return all(slot.ended for slot in self._supervisor.slots.values()) and (is_silent or not self._crew.is_waiting)
 
     def _turn(self) -> None:
