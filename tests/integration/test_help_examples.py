@@ -43,6 +43,7 @@ def flowers(tmp_path: Path) -> Iterator[Place]:
     (tmp_path / "beside").mkdir()
     with Place(tmp_path) as place:
         place.env["PATH"] = f"{program.parent}{os.pathsep}{place.env['PATH']}"
+        place.env["HOME"] = str(tmp_path)
         assert place.run("new", "flowers").code == 0
         place.folder = tmp_path / "flowers"
         (place.folder / "item.json").write_text('{"x": 1.0}\n')
@@ -99,6 +100,8 @@ def test_an_example_runs(flowers: Place, verb: str, line: str) -> None:
     needs_run = any(parameter.name == "address" for parameter in dict(verbs())[verb].params)
     if verb.startswith("dead"):
         give_up_one(flowers)
+    if verb == "keys revoke":
+        assert flowers.run("keys", "add", line.split()[-1]).code == 0
     run, address = live(flowers) if needs_run else (None, "tcp://127.0.0.1:0")
     folder = flowers.folder.with_name("beside") if "zpipe new" in line else flowers.folder
     shell = ("sh", "-c", f"{'exec ' * (verb in RUNS_ON)}{line.replace(ADDRESS, address)}")

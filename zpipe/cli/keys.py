@@ -17,7 +17,7 @@ _NEXT = (
 )
 
 
-@click.group(invoke_without_command=True, epilog="Example: zpipe keys add gpu-2")
+@click.group(invoke_without_command=True, epilog="Example: zpipe keys --keys mine")
 @click.option(
     "--keys", "path", type=click.Path(path_type=Path), metavar="FOLDER",
     help=f"The folder of keys where the registry runs; else {KEYS}, else {HOME}.",
