@@ -32,13 +32,18 @@ def keys(context: click.Context, path: Path | None) -> None:
     path = path or Path(os.environ.get(KEYS) or HOME)
     folder = Folder(path.parent if path.suffix == SUFFIX else path)
     context.obj = folder
-    if not folder.is_made and context.invoked_subcommand != "revoke":
-        click.echo(f"{REGISTRY}: made {folder.make(make_pair()).path}: it stays on the host of the registry")
     if context.invoked_subcommand is None:
+        _make(folder)
         names = {REGISTRY: folder.registry().public, **folder.names()}
         width = max(map(len, names))
         for name, public in names.items():
             click.echo(f"{name:{width}}  {public}")
+
+
+def _make(folder: Folder) -> None:
+    """Make the registry's key where it has none."""
+    if not folder.is_made:
+        click.echo(f"{REGISTRY}: made {folder.make(make_pair()).path}: it stays on the host of the registry")
 
 
 @keys.command(epilog="Example: zpipe keys add gpu-2")
@@ -46,6 +51,7 @@ def keys(context: click.Context, path: Path | None) -> None:
 @click.pass_obj
 def add(folder: Folder, names: tuple[str, ...]) -> None:
     """Make the key of another host, which every registry of these keys admits from now on."""
+    _make(folder)
     for name in names:
         made = folder.add(name, make_pair())
         click.echo(f"{name}: {_NEXT.format(path=made, home=HOME, name=name, env=KEYS)}")
