@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from tests.chaos.chaos import play
-from tests.shows import autoscale, away, disk, flow, hosts, job, looking, scale, shapes
+from tests.shows import autoscale, away, disk, flow, hostile, hosts, job, looking, scale, shapes
 from tests.shows.flow import Shown
 from tests.simulation.play import play as simulate
 
@@ -50,6 +50,7 @@ def shows(*, quick: bool) -> dict[str, Callable[[], Iterator[Shown]]]:
             "skew": flow.skew, "toy": flow.toy, "top": flow.top, "order": flow.order, "launcher": flow.launcher,
             "stuck": flow.stuck, "scale": scale.scale, "autoscale": autoscale.autoscale, "shapes": shapes.shapes,
             "registry": away.registry, "disk": disk.disk, "hosts": hosts.hosts,
+            "hostile": hostile.hostile, "half-open": hostile.half_open,
             "tap": looking.tap, "trace": looking.trace, "simulator": simulator, "chaos": chaos,
             "pressure": flow.pressure, "parked": flow.parked, "main": job.main, "kills": job.kills,
         }  # fmt: skip

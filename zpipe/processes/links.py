@@ -19,6 +19,7 @@ from zpipe.core.outlet import Link, Out
 from zpipe.core.worker import Worker
 from zpipe.processes import failpoints
 from zpipe.processes.door import Door
+from zpipe.processes.flood import SHUT_OUT_S, Flood
 from zpipe.transport import sockets
 from zpipe.transport.admission import Admission
 from zpipe.transport.keys import Keys
@@ -101,7 +102,11 @@ class Links:
         self.acks: Door | None = None
         self.keys = keys
         self.peer_keys: dict[int, str] = {}  # of the workers at the other ends
-        self.admission = None if keys is None else Admission(self.context, admitted)
+        self.admitted = frozenset(admitted)
+        self.admission = None if keys is None else Admission(self.context, self.admitted)
+        self.flood = Flood()
+        self.delivered = 0  # messages that were taken in
+        self.seen = 0  # of these at the last look at the memory
         self.readable: dict[Any, int] = {}  # what the last wait found
         self.pending = False  # whether something could not be sent yet
         self.refused = 0
@@ -115,6 +120,33 @@ class Links:
         if worker.outlet.edges:
             self.acks = door(partial(sockets.bind_acks, self.context, host=host))
 
+    def _drain_warily(self, now_s: float, socket: sockets.Socket) -> int:
+        """Do what `_drain` does, with an eye on who sends what is refused."""
+        for count in range(1, BURST + 1):
+            received = sockets.receive_of(socket)
+            if received is None:
+                return count - 1
+            before = self.all_refused
+            self._take(now_s, received[0])
+            if self.all_refused == before:
+                self.delivered += 1
+            elif received[1] and self.flood.refused(received[1], now_s):
+                self._shut_out(received[1])
+                return count  # this socket is closed
+        return BURST
+
+    def _take(self, now_s: float, received: list[memoryview]) -> None:
+        try:
+            self.worker.received(now_s, self._checked(frames.decode(received)))
+        except ProtocolError:
+            self.refused += 1
+
+    @property
+    def all_refused(self) -> int:
+        """Return how many messages were refused, for whatever reason."""
+        inlet = self.worker.inlet
+        return self.refused + self.worker.refused + (0 if inlet is None else inlet.refused)
+
     @property
     def inbox_endpoints(self) -> list[str]:
         """Return where senders reach this worker; in any thread."""
@@ -127,13 +159,36 @@ class Links:
 
     def admit(self, now_s: float, admitted: Iterable[str]) -> None:
         """Admit these keys; where one is admitted no longer all are cut off, and come again if they may."""
-        if self.admission is not None and self.admission.admit(admitted):
-            for door in (self.acks, self.inbox):
-                if door is not None:
-                    door.reopen()
+        self.admitted = frozenset(admitted)
+        self._admit_all()
         for src, entry in self.returns.items():
             if entry.socket is None:  # its key has come
                 self._connect(now_s, src, entry)
+
+    def _admit_all(self) -> None:
+        """Admit those that are to be, but for those that are shut out."""
+        if self.admission is not None and self.admission.admit(self.admitted - self.flood.shut_out.keys()):
+            self._reopen()
+
+    def _reopen(self) -> None:
+        for door in (self.acks, self.inbox):
+            if door is not None:
+                door.reopen()
+
+    def look_out(self, now_s: float, rss: Callable[[], int]) -> None:
+        """Look, now and then, whether peers with keys send what never ends, and forgive in time."""
+        if self.admission is None:
+            return
+        if self.flood.forgives(now_s):
+            self._admit_all()
+        delivered, self.seen = self.seen != self.delivered, self.delivered
+        if self.flood.grows(rss(), delivered=delivered):
+            self.warn("a message that came in grew and grew: all links are made anew, see who else is in the roster")
+            self._reopen()
+
+    def _shut_out(self, key: str) -> None:
+        self.warn(f"who has the key {key} sends what makes no sense: shut out for {SHUT_OUT_S:.0f} s")
+        self._admit_all()
 
     def transports(self) -> dict[int, set[str]]:
         """Return what the links of each outgoing edge go over; in any thread."""
@@ -167,14 +222,13 @@ class Links:
         return count
 
     def _drain(self, now_s: float, socket: sockets.Socket) -> int:
+        if self.admission is not None:
+            return self._drain_warily(now_s, socket)
         for count in range(1, BURST + 1):
             received = sockets.receive(socket)
             if received is None:
                 return count - 1
-            try:
-                self.worker.received(now_s, self._checked(frames.decode(received)))
-            except ProtocolError:
-                self.refused += 1
+            self._take(now_s, received)
             if not sockets.has_more(socket):
                 break
         return count

@@ -328,6 +328,7 @@ class WorkerProcess:
             if now_s - ticked_s >= IDLE_S:
                 ticked_s = now_s
                 worker.tick(now_s)
+                links.look_out(now_s, _rss)
                 if trace is not None:
                     trace.tick(now_s)
                 self._look_at_parent()
