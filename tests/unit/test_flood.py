@@ -41,15 +41,19 @@ def test_who_was_shut_out_may_come_again_after_a_while() -> None:
     assert flood.shut_out == {}
 
 
-def test_memory_that_grows_while_nothing_is_delivered_is_noticed() -> None:
+def test_memory_that_grows_beyond_what_is_delivered_is_noticed() -> None:
     flood = Flood()
-    assert not flood.grows(50 * MIB, delivered=True)
-    assert not flood.grows(50 * MIB + UNREAD_MAX - 1, delivered=False)
-    assert flood.grows(50 * MIB + UNREAD_MAX, delivered=False)
-    assert not flood.grows(50 * MIB + UNREAD_MAX, delivered=False)
+    assert not flood.grows(50 * MIB, 0, 100.0)
+    assert not flood.grows(50 * MIB + UNREAD_MAX, 1, 101.0)
+    assert flood.grows(51 * MIB + UNREAD_MAX, 1, 102.0)
+    assert not flood.grows(51 * MIB + UNREAD_MAX, 1, 102.1)
 
 
 def test_memory_that_grows_by_what_is_delivered_is_the_stages_own() -> None:
     flood = Flood()
-    for size in range(10):
-        assert not flood.grows(size * UNREAD_MAX, delivered=True)
+    assert not any(flood.grows(size * UNREAD_MAX, size * UNREAD_MAX, 100.0 + size) for size in range(9))
+
+
+def test_memory_that_grows_slowly_is_the_stages_own() -> None:
+    flood = Flood()
+    assert not any(flood.grows(k * UNREAD_MAX // 2, 0, 100.0 + k * SPELL_S) for k in range(9))

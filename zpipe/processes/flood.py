@@ -10,7 +10,7 @@ from collections import Counter
 REFUSED_MAX = 4096  # messages of one key within SPELL_S that are refused: a link that was closed sends hardly more
 SPELL_S = 10.0
 SHUT_OUT_S = 10.0
-UNREAD_MAX = 256 << 20  # bytes by which a process may grow while nothing is delivered: an endless message
+UNREAD_MAX = 256 << 20  # bytes by which a process may grow beyond what is delivered to it: an endless message
 
 
 class Flood:
@@ -20,7 +20,8 @@ class Flood:
         self.shut_out: dict[str, float] = {}  # key -> until when
         self._refused: Counter[str] = Counter()
         self._since_s = 0.0
-        self._rss = 0  # when something was delivered last
+        self._rss = self._delivered = 0  # when the spell began
+        self._from_s = float("-inf")
 
     def refused(self, key: str, now_s: float) -> bool:
         """Note that a message of a key was refused; return whether the key is to be shut out for it."""
@@ -40,11 +41,11 @@ class Flood:
             del self.shut_out[key]
         return bool(over)
 
-    def grows(self, rss: int, *, delivered: bool) -> bool:
-        """Return whether the process has grown far by what is received and not delivered."""
-        if delivered or not self._rss or rss < self._rss:
-            self._rss = rss
-        if rss - self._rss < UNREAD_MAX:
+    def grows(self, rss: int, delivered: int, now_s: float) -> bool:
+        """Return whether the process has grown, within a spell, by far more than what was `delivered`."""
+        if rss < self._rss or now_s - self._from_s >= SPELL_S:
+            self._rss, self._delivered, self._from_s = rss, delivered, now_s
+        if rss - self._rss - (delivered - self._delivered) < UNREAD_MAX:
             return False
-        self._rss = 0
+        self._from_s = float("-inf")  # what is let go now is no measure
         return True

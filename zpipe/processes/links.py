@@ -105,8 +105,7 @@ class Links:
         self.admitted = frozenset(admitted)
         self.admission = None if keys is None else Admission(self.context, self.admitted)
         self.flood = Flood()
-        self.delivered = 0  # messages that were taken in
-        self.seen = 0  # of these at the last look at the memory
+        self.delivered = 0  # bytes that were taken in
         self.readable: dict[Any, int] = {}  # what the last wait found
         self.pending = False  # whether something could not be sent yet
         self.refused = 0
@@ -129,7 +128,7 @@ class Links:
             before = self.all_refused
             self._take(now_s, received[0])
             if self.all_refused == before:
-                self.delivered += 1
+                self.delivered += sum(map(len, received[0]))
             elif received[1] and self.flood.refused(received[1], now_s):
                 self._shut_out(received[1])
                 return count  # this socket is closed
@@ -181,8 +180,7 @@ class Links:
             return
         if self.flood.forgives(now_s):
             self._admit_all()
-        delivered, self.seen = self.seen != self.delivered, self.delivered
-        if self.flood.grows(rss(), delivered=delivered):
+        if self.flood.grows(rss(), self.delivered, now_s):
             self.warn("a message that came in grew and grew: all links are made anew, see who else is in the roster")
             self._reopen()
 
