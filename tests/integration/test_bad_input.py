@@ -111,8 +111,7 @@ FAILURES = {  # found while it runs; with the user's own traceback or without an
     "a stage that ends its process": (
         chain("numbers", "exits", "out"),
         "",
-        "stage 'exits': worker exits-1 died 5 times in a row without settling an input, the last time "
-        "exited 7 while running numbers:3",
+        "stage 'exits' at numbers:3: its worker died 4 times while running it, the last time: exited 7: mend",
     ),
     "an item that holds a set": (
         chain("numbers", "a_set", "out"),
