@@ -14,6 +14,7 @@ import pytest
 
 import zpipe
 from zpipe.processes import commands
+from zpipe.processes.access import Access
 from zpipe.processes.chaos import Chaos
 from zpipe.processes.events import Event, EventLog
 from zpipe.processes.launcher import Launcher, Progress
@@ -36,8 +37,8 @@ def runtime_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "xdg"
 
 
-def fake(stage: StagePlan, slot: int, address: str, folder: RunFolder) -> Program:
-    real = commands.worker(stage, slot, address, folder)
+def fake(stage: StagePlan, slot: int, address: str, folder: RunFolder, access: Access) -> Program:
+    real = commands.worker(stage, slot, address, folder, access)
     return Program(real.name, (sys.executable, FAKE, *real.argv[3:]), real.env, real.log, real.blame)
 
 

@@ -71,10 +71,8 @@ def play(
     if make is sc.gathered:
         verdict, detail = _judge_gathered(end, wanted["sink"], database, once=calm)
     else:
-        # Nobody knows then how far a source that was told to stop had got: its last items may come in other groups.
-        again = faults.stop_s is not None and world.power_losses > 0
-        verdict, detail = _judge(end, wanted, needed, database, plan, _halves(world, plan), again=again)
-        if verdict == "ok" and not again:
+        verdict, detail = _judge(end, wanted, needed, database, plan, _halves(world, plan))
+        if verdict == "ok":
             verdict, detail = _judge_dead(steps, plan, world, given, surely_given)
     if verdict == "ok" and world.peak_unconsumed > limits.window_max:
         verdict, detail = "over memory", f"{world.peak_unconsumed} unconsumed items on a link"
@@ -142,17 +140,12 @@ def _judge(
     database: Database,
     plan: Plan,
     halves: tuple[str, ...],
-    *,
-    again: bool,
 ) -> tuple[str, str]:
-    """Judge what was committed; `again`: it may be in other groups than those that are wanted."""
     if end.startswith("crash"):
         return "crash", end
     if database.conflicts:
         return "twice", f"{database.conflicts} paths came with two values"
     for sink, pairs in wanted.items():
-        if again:
-            continue
         rows = {path: row for path, row in database.rows.get(sink, {}).items() if not path.startswith(halves)}
         order = [path for path in database.order.get(sink, ()) if not path.startswith(halves)]
         extra = rows.keys() - {path for path, _ in pairs}

@@ -439,7 +439,8 @@ def limits(r: random.Random) -> Limits:
 
 
 def faults(r: random.Random) -> Faults:
-    """Draw what goes wrong."""
+    """Draw what goes wrong, but not the loss of power of a run that is told to stop: see what is not promised."""
+    stop_s, power = r.choice((None, None, None, 0.02 + 0.3 * r.random())), r.choice((0.0, 0.5))
     return Faults(
         kills=r.choice((0.0, 5.0, 20.0, 60.0)),
         mid_action=r.choice((0.0, 0.5, 1.0)),
@@ -452,7 +453,7 @@ def faults(r: random.Random) -> Faults:
         omissions=r.choice((0.0, 0.0, 8.0)),
         zombies=r.choice((0.0, 0.0, 8.0)),
         late=r.choice((0.0, 0.9)),
-        stop_s=r.choice((None, None, None, 0.02 + 0.3 * r.random())),
+        stop_s=stop_s,
         until_s=r.choice((0.5, 1.0, 3.0)),
         held_up=r.choice((0.0, 0.0, 0.1)),
         in_call=r.choice((0.0, 0.0, 0.0, 0.03)),
@@ -464,5 +465,5 @@ def faults(r: random.Random) -> Faults:
         repeats=r.choice((0.0, 0.0, 0.3)),
         registry_every_s=r.choice((0.0, 0.0, 0.0, 0.7)),
         blackouts=r.choice((0.0, 0.0, 2.0, 8.0)),
-        power=r.choice((0.0, 0.5)),
+        power=power if stop_s is None else 0.0,
     )

@@ -19,6 +19,10 @@ SUBTLE = {
     "SavesOverLaterLives",
     "ForgetsThatItWasToStop",
     "SyncsNoSaves",
+    "ForgetsDeaths",
+    "BlamesTheBlock",
+    "WritesLettersLater",
+    "RetriesForEver",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast
 
@@ -91,8 +92,7 @@ class Resuming(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Leave a PIPELINE behind --resume alone."""
-        following = [*args[1:], ""]
-        words = zip(args, following, strict=True)
+        words = zip_longest(args, args[1:], fillvalue="")
         return super().parse_args(ctx, [f"{a}=" if a == "--resume" and _is_pipeline(b) else a for a, b in words])
 
 

@@ -7,6 +7,7 @@ long, when it began.  Before a source sends, how far each of its partitions reac
 
 from __future__ import annotations
 
+import errno
 import mmap
 import struct
 import time
@@ -148,7 +149,7 @@ def _mapped(path: Path, size: int) -> mmap.mmap | None:
             file.flush()
             return mmap.mmap(file.fileno(), 0)
     except OSError as error:
-        if not lack_of_room(error):
+        if not lack_of_room(error) and error.errno != errno.EFBIG:
             raise
         return None
 
