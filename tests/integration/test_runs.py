@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.real import Place, lines, rows
+from tests.real import Place, lines, rows, wait_until
 
 OUT = '{ path = "out.jsonl" }'
 
@@ -250,9 +250,11 @@ def test_workers_join_a_registry_by_its_address(place: Place) -> None:
     pipeline = place.pipeline(chain("numbers", "double", "out", numbers="args = { count = 500 }"))
     registry = place.start("registry", pipeline)
     address = registry.says("registry tcp://").split()[2].rstrip(",")
-    workers = [place.start("worker", stage, "--registry", address) for stage in ("out", "double", "numbers")]
-    more = place.start("worker", "double", "--registry", address, "-n", "2")
+    workers = [place.start("worker", stage, "--registry", address) for stage in ("out", "double")]
+    workers.append(place.start("worker", "double", "--registry", address, "-n", "2"))
+    wait_until(lambda: [row["state"] for row in place.ps()["workers"]] == ["live"] * 4)  # or all may be over before
+    workers.append(place.start("worker", "numbers", "--registry", address))
     done = registry.wait()
     assert done.code == 0, done.err
-    assert [worker.wait().code for worker in (*workers, more)] == [0, 0, 0, 0]
+    assert [worker.wait().code for worker in workers] == [0, 0, 0, 0]
     assert lines(done.folder / "out.jsonl") == [2 * k for k in range(500)]
