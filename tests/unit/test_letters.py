@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from zpipe.processes.letters import Letter, Letters, decode, encode
-from zpipe.values.errors import ProtocolError, SaveError
+from zpipe.processes.retry import claimed
+from zpipe.processes.runfolder import RunFolder
+from zpipe.processes.trouble import Doomed
+from zpipe.values.errors import ConfigError, ProtocolError, SaveError
 from zpipe.values.paths import Again, Run
 from zpipe.wire.body import encode_item
 
@@ -88,6 +91,20 @@ def test_a_file_that_was_altered_or_cut_is_refused_in_one_line(tmp_path: Path) -
     file.write_bytes(whole[:-1])
     with pytest.raises(SaveError, match=r"cannot be read \(it was altered, or cut off\): move it away"):
         list(letters.read())
+
+
+def test_letters_of_a_run_that_somebody_has_do_not_go_again(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    with claimed(run), pytest.raises(ConfigError, match="is still under way"), claimed(RunFolder(tmp_path)):
+        pass
+    with claimed(RunFolder(tmp_path)):
+        assert run.lock is None
+
+
+def test_an_item_that_a_worker_died_of_once_is_said_to_have_died_once() -> None:
+    doomed = Doomed(1, "killed by SIGSEGV\nFatal Python error")
+    assert str(doomed) == "its worker died once while running it, the last time: killed by SIGSEGV"
+    assert doomed.detail == "Fatal Python error"
 
 
 def test_items_that_go_again_have_the_paths_that_they_had() -> None:

@@ -29,7 +29,7 @@ from zpipe.core.requests import (
     read_reaches,
     text,
 )
-from zpipe.core.suspects import Suspects, read_blame
+from zpipe.core.suspects import Suspects, fate, read_blame
 from zpipe.core.taps import Taps, read_wish
 from zpipe.values.plan import Plan, StagePlan
 
@@ -243,11 +243,9 @@ class Registry:
         self._tell(stage)
         if alone is None or stage.on_error != "stop" or alone[1] < stage.deaths:
             return
-        (path, deaths), (last, _, said) = alone, how.partition("\n")
-        times = f"{deaths} times" if deaths > 1 else "once"
-        what = f"stage {stage.name!r} at {path}: its worker died {times} while running it, the last time: {last}"
+        what, said = fate(alone[1], how)
         way_out = 'mend its code, or set on_error = "dead-letter" to go on without such items'
-        self._end_badly(now_s, worker, f"{what}: {way_out}", said)
+        self._end_badly(now_s, worker, f"stage {stage.name!r} at {alone[0]}: {what}: {way_out}", said)
 
     def _bye(self, now_s: float, peer: bytes, message: Mapping[str, Any]) -> Map:
         member, counters = self.members.living.get(inc(message)), read_counters(message)

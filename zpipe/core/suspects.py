@@ -57,6 +57,13 @@ class Suspects:
         self._stores["suspects", str(stage.number)] = self.of(stage) or None
 
 
+def fate(deaths: int, how: str) -> tuple[str, str]:
+    """Return in words what becomes of an item that so many workers died of, and what the last of them said."""
+    last, _, said = how.partition("\n")
+    times = f"{deaths} times" if deaths > 1 else "once"
+    return f"its worker died {times} while running it, the last time: {last}", said
+
+
 def read_blame(message: Mapping[str, Any]) -> list[tuple[str, int]]:
     """Read what a dead worker was running: [path of the first, how many] of each stretch.  Raises Refused."""
     found = message.get("blame") or []

@@ -65,20 +65,21 @@ class Blame:
     def note_all(self, spots: Sequence[tuple[Run, int]]) -> None:
         """Write down which items are about to be called together, (run, index) each; of very many, the first."""
         if len(spots) == 1:
-            self.note(*spots[0])
-            return
+            return self.note(*spots[0])
         self.clear()
         if self.timed:
             self.since[0] = time.monotonic()
-        names, lines, room = self.current.lane_names, [], SIZE - _TEXT - 1
+        lines: list[bytes] = []
+        names, room = self.current.lane_names, SIZE - _TEXT - 1
         for run, a, n in _stretches(spots) if self.map is not None else ():
             counts_up = not isinstance(names.get(run.lane), Again)
             for k, count in [(a, n)] if counts_up else [(k, 1) for k in range(a, a + n)]:
                 line = f"{run.text(names, k)} {count}\n".encode()
                 room -= len(line)
-                if room >= 0:
-                    lines.append(line)
-        self._note_lines(lines)
+                if room < 0:
+                    return self._note_lines(lines)
+                lines.append(line)
+        return self._note_lines(lines)
 
     def note_reach(self, lane: int, position: int) -> None:
         """Write down that a partition has made nothing at or above this position."""

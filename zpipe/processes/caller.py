@@ -71,7 +71,6 @@ class Caller:
         self.current = current
         self.blame = blame or Blame(None, current)
         self.patience = patience or Patience()
-        self.due_s = 0.0  # until when a job waits before it goes on
         self.limits = worker.limits
         self.call = _spread(target, stage.block > 0) if stage.spread else target
         self.grouping = target if isinstance(target, Grouping) else None
@@ -95,7 +94,7 @@ class Caller:
         else:
             self._perform = self._map
         self.trouble = Trouble(self, letters)
-        self.due_s = 0.0  # until when a job waits before it goes on: an item that failed is tried again then
+        self.due_s = 0.0  # until when a job waits before it goes on
         self.dropped = 0
         self.busy_s = 0.0  # seconds inside the stage's code
         self.calls = Histogram()  # how long calls took: the first of each stretch, or more
@@ -121,7 +120,9 @@ class Caller:
         self.dropped = 0
         self.trouble.begin()
         began, busy = self.clock(), self.busy_s
-        perform = {Job.EPOCH: self._epoch_end, Job.FINISH: self._finish}.get(job.kind, self._perform)
+        perform = self._perform
+        if job.kind in (Job.EPOCH, Job.FINISH):
+            perform = self._epoch_end if job.kind == Job.EPOCH else self._finish
         try:
             for _ in perform(job):
                 running = self.blame.pause()
@@ -136,6 +137,13 @@ class Caller:
         self.since += job.n
         if isinstance(self.worker.intake, Memory):
             self._close_step(self.worker.intake)
+
+    def wait(self, seconds: float) -> Iterator[None]:
+        """Let the worker look after its links for that long, in the middle of a job."""
+        self.due_s = self.clock() + seconds
+        yield
+        while self.clock() < self.due_s:
+            yield
 
     def _close_step(self, memory: Memory) -> None:
         if self.grouping is not None:

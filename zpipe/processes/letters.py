@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 from zlib import crc32
 
+from zpipe.values.durable import sync_folder
 from zpipe.values.errors import ProtocolError, SaveError
 from zpipe.values.paths import Run
 from zpipe.wire import frames
@@ -84,14 +85,14 @@ class Letters:
             if not folder.exists():
                 self.folder.mkdir(exist_ok=True)  # not the run folder: where that is not, nobody would look
                 folder.mkdir(exist_ok=True)
-                _sync(folder.parent)
-                _sync(folder.parent.parent)
+                sync_folder(folder.parent)
+                sync_folder(folder.parent.parent)
             with open(temporary, "wb") as file:
                 file.write(encode(letter))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            _sync(folder)
+            sync_folder(folder)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise SaveError(f"cannot write {path}: {error.strerror}: free some space and run again") from error
@@ -208,12 +209,3 @@ def _in_order(path: str) -> tuple[Any, ...]:
     """Sort numbers in a path as numbers."""
     name, _, numbers = path.partition(":")
     return name, [int(x) for x in numbers.partition("#")[0].split(".") if x.isdecimal()], path
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -48,7 +48,4 @@ class Patience:
             else:
                 self.over()
                 return result
-            caller.due_s = caller.clock() + pause_s
-            yield
-            while caller.clock() < caller.due_s:
-                yield
+            yield from caller.wait(pause_s)

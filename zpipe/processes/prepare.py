@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from zpipe.processes.runfolder import RunFolder, describe_run
 from zpipe.values.check import check
@@ -40,14 +41,16 @@ def prepare(
     pipeline, its_plan = checked(pipeline, sets, limit=limit, until=until)
     now = datetime.now().astimezone()
     folder = RunFolder.create(runs, pipeline.name, now)
-    pipeline.save(folder.path / "pipeline.toml")
-    folder.write("plan.json", json.dumps(its_plan.to_dict(), indent=1) + "\n")
-    text = (folder.path / "pipeline.toml").read_text(encoding="utf-8")
-    meta = describe_run(
-        text, Path(pipeline.folder), name=pipeline.name, folder=str(folder.path),
-        sets=list(pipeline.sets), seed=seed,
-        limit=limit, until=until, transport=transport,
-        started=now.isoformat(timespec="seconds"),
+    describe(
+        folder, pipeline, its_plan, folder=str(folder.path), sets=list(pipeline.sets), seed=seed, limit=limit,
+        until=until, transport=transport, started=now.isoformat(timespec="seconds"),
     )  # fmt: skip
-    folder.write("meta.json", meta)
     return its_plan, folder
+
+
+def describe(into: RunFolder, pipeline: Pipeline, its_plan: Plan, **more: Any) -> None:
+    """Write into a run folder what runs: the pipeline, its plan, and `more` of what is known of the run."""
+    pipeline.save(into.path / "pipeline.toml")
+    into.write("plan.json", json.dumps(its_plan.to_dict(), indent=1) + "\n")
+    text = (into.path / "pipeline.toml").read_text(encoding="utf-8")
+    into.write("meta.json", describe_run(text, Path(pipeline.folder), name=pipeline.name, **more))

@@ -6,9 +6,7 @@ them is not committed again.  A letter is kept until the run with it is done.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,8 +17,9 @@ from typing import Any
 from zpipe.processes.events import OnEvent
 from zpipe.processes.launcher import Launcher, Progress
 from zpipe.processes.letters import Letters
+from zpipe.processes.prepare import describe
 from zpipe.processes.report import FAILED, Report
-from zpipe.processes.runfolder import RunFolder, describe_run, live_runs
+from zpipe.processes.runfolder import RunFolder
 from zpipe.values import tomlfile
 from zpipe.values.callables import form_of, resolve
 from zpipe.values.check import check
@@ -75,13 +74,7 @@ def _prepared(run: RunFolder, stage: str, paths: Sequence[str], pipeline: Pipeli
     plan = replace(_plan(pipeline, old, run, stage, paths), code=imported(pipeline.folder), home=str(run.path))
     now = datetime.now().astimezone()
     folder = RunFolder.create(run.path / "retries", pipeline.name, now)
-    pipeline.save(folder.path / "pipeline.toml")
-    folder.write("plan.json", json.dumps(plan.to_dict(), indent=1) + "\n")
-    text = (folder.path / "pipeline.toml").read_text(encoding="utf-8")
-    started = now.isoformat(timespec="seconds")
-    folder.write(
-        "meta.json", describe_run(text, Path(pipeline.folder), name=pipeline.name, retry=stage, started=started)
-    )
+    describe(folder, pipeline, plan, started=now.isoformat(timespec="seconds"), retry=stage)
     return plan, folder
 
 
@@ -98,17 +91,12 @@ def _settle(run: RunFolder, again: RunFolder, stage: str, paths: Sequence[str]) 
 
 @contextmanager
 def claimed(run: RunFolder) -> Iterator[None]:
-    """Keep others from sending letters of a run again meanwhile.  Raises ConfigError."""
-    if any(Path(live.folder).resolve() == run.path.resolve() for live in live_runs()):
-        raise ConfigError(f"the run of {run.path} is still under way: retry when it has ended")
-    fd = os.open(run.dead, os.O_RDONLY)
+    """Have a run to oneself while its letters go again.  Raises ConfigError when it is under way, or retried."""
+    run.hold()
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
-    except BlockingIOError:
-        raise ConfigError(f"the dead letters of {run.path} are being retried by another command: wait for it") from None
     finally:
-        os.close(fd)
+        run.release()
 
 
 def _plan_of(run: RunFolder) -> Plan:

@@ -28,6 +28,7 @@ from zlib import crc32
 
 from zpipe.core.memory import Save
 from zpipe.processes import failpoints
+from zpipe.values.durable import sync_folder
 from zpipe.values.errors import ProtocolError, SaveError
 from zpipe.wire import frames
 from zpipe.wire.body import Buffer, Encoded, pack_plain, parts_of, unpack_plain
@@ -158,15 +159,6 @@ def fence_of(folder: Path, stage: str) -> int:
 def has_saved(folder: Path, stage: str) -> bool:
     """Tell whether a life of a stage has saved anything."""
     return bool(Saves(folder, stage, 0).fences(".save"))
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _sections(save: Save) -> Iterable[Buffer]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Generator, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from zpipe.core.suspects import fate
 from zpipe.processes.letters import Letter
 from zpipe.processes.targets import user_traceback, users_own
 from zpipe.values.errors import StageError, ZpipeError
@@ -39,8 +40,7 @@ class Doomed(StageError):
     """An item that is not to be called: workers have died of it too often."""
 
     def __init__(self, deaths: int, how: str) -> None:
-        last, _, said = how.partition("\n")
-        super().__init__(f"its worker died {deaths} times while running it, the last time: {last}", said)
+        super().__init__(*fate(deaths, how))
         self.deaths = deaths
 
 
@@ -112,7 +112,7 @@ class Trouble:
         caller, tries = self.caller, int(not self._lacks_room(error))
         self.passed()
         while (pause_s := self._pause_s(error, tries)) is not None:
-            yield from self._pause(pause_s)
+            yield from caller.wait(pause_s)
             current = caller.current
             current.run, current.index, current.tries = run, k, tries
             caller.blame.note(run, k)
@@ -169,7 +169,7 @@ class Trouble:
                 results = call(spots)
             except FAILURES as error:
                 if self._lacks_room(error):
-                    yield from self._pause(self.caller.patience.pause_s(error) or 0.0)
+                    yield from self.caller.wait(self.caller.patience.pause_s(error) or 0.0)
                     continue
                 if self.is_final:
                     raise self.caller.failed(error, *spots[0], len(spots)) from error
@@ -193,13 +193,6 @@ class Trouble:
             return (yield from again())
         except FAILURES as error:
             return (yield from self.handle(error, again, *spot))
-
-    def _pause(self, seconds: float) -> Iterable[None]:
-        """Let the worker look after its links for that long."""
-        self.caller.due_s = self.caller.clock() + seconds
-        yield
-        while self.caller.clock() < self.caller.due_s:
-            yield
 
     def _give_up(self, error: BaseException, run: Run, k: int, tries: int) -> Steps:
         """Go on without an item, or end the run.  Raises StageError and SaveError."""

@@ -174,17 +174,10 @@ class WorkerProcess:
             self._publish_sources(worker)
         saves = Saves(folder / "saves", stage.name, welcome["fence"])
         blame = Blame(self.options.blame, self.current, tuple(marks), timed=stage.timeout is not None)
+        letters = Letters(RunFolder(folder).dead)
         self.caller = Caller(
-            stage,
-            target,
-            worker,
-            WireCodec(),
-            time.monotonic,
-            self.current,
-            blame,
-            Letters(RunFolder(folder).dead),
-            self.patience,
-        )
+            stage, target, worker, WireCodec(), time.monotonic, self.current, blame, letters, self.patience
+        )  # fmt: skip
         self.caller.trouble.suspect(welcome["suspects"])
         sockets_dir = welcome.get("sockets_dir")
         if sockets_dir is not None and not is_shared(Path(sockets_dir), here):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from zpipe.values.context import run_folder
+from zpipe.values.durable import sync_folder
 from zpipe.values.errors import NoRoom, StageError
 from zpipe.values.room import lack_of_room
 
@@ -41,15 +41,6 @@ def make_folder(folder: Path) -> None:
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Let what was made or renamed in a folder survive a loss of power."""
-    found = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(found)
-    finally:
-        os.close(found)
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, Protocol, TypeVar
 
-from zpipe.sinks.files import Item, connect, explained, make_folder, place, sync_folder, transaction
+from zpipe.sinks.files import Item, connect, explained, make_folder, place, transaction
 from zpipe.values.context import run_folder, worker_name
+from zpipe.values.durable import sync_folder
 from zpipe.values.errors import StageError
 
 INDEX = ".index.db"
