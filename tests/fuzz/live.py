@@ -213,7 +213,7 @@ class Hostile:
             sockets.close(self.pushes.pop(endpoint))
 
     def _request(self) -> None:
-        dealer = sockets.dealer(self.context, self.registry)
+        dealer, monitor = sockets.dealer(self.context, self.registry)
         r = self.chance
         parts = [changed(r.choice(self.requests), r) for _ in range(r.choice((1, 1, 1, 3)))]
         if r.random() < 0.5:
@@ -221,7 +221,8 @@ class Hostile:
             more = {"stage": r.choice(("double", 7)), "workers": 2**64 - 1, "worker": "nobody-1", "proto": [2, 0]}
             parts = [pack_plain({**message, **more})]
         sockets.send(dealer, parts)
-        sockets.close(dealer, linger_ms=200)
+        sockets.unwatch(dealer)
+        sockets.close(dealer, monitor, linger_ms=200)
 
     def close(self) -> None:
         """Hang up."""

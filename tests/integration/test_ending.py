@@ -40,7 +40,7 @@ def process_of(place: Place, what: str) -> psutil.Process:
 
 def test_nothing_is_left_when_the_launcher_is_killed(place: Place) -> None:
     run = flowing(place)
-    assert len(place.processes()) == 7  # the launcher, the registry and five workers
+    assert len(place.processes()) == 8  # the launcher, the fork server, the registry and five workers
     run.process.send_signal(signal.SIGKILL)
     run.wait()
     assert place.left() == []

@@ -193,7 +193,9 @@ def test_of_a_thousand_joined_items_one_kills_its_workers_and_is_delivered_after
     assert done.code == 3, done.err
     out = done.folder / "out.jsonl"
     assert sorted(lines(out)) == [[x, x] for x in range(1000) if x != 500]
-    assert [(row["path"], row["deaths"]) for row in letters(ill)] == [("numbers>left:500", 3)]
+    ((path, deaths),) = [(row["path"], row["deaths"]) for row in letters(ill)]
+    assert path == "numbers>left:500"
+    assert deaths in (3, 4)  # a worker that gets it before it hears of the third dies of it too
 
     again = ill.run("dead", "retry")
     assert again.code == 3

@@ -276,7 +276,7 @@ def test_a_folder_without_a_plan_ends_the_registry_with_one_line(tmp_path: Path)
 def test_rubbish_is_refused_and_the_registry_lives(registry: Process, lives: list[Life]) -> None:
     ctx = sockets.context()
     try:
-        rude = sockets.dealer(ctx, registry.address)
+        rude, _ = sockets.dealer(ctx, registry.address)
         assert rude.poll(DEADLINE_MS, sockets.OUT)
         for frames in (
             [b""],
@@ -331,7 +331,7 @@ def test_without_its_launcher_the_registry_sends_workers_home_and_cleans_up(tmp_
 def test_an_answer_too_large_to_travel_becomes_one_that_says_so(registry: Process) -> None:
     context = sockets.context()
     try:
-        dealer = sockets.dealer(context, registry.address)
+        dealer, _ = sockets.dealer(context, registry.address)
         question = {"t": "PS", "rid": "x" * (wire.BYTES_MAX - 100)}  # which comes back with the answer
         sockets.ask(dealer, wire.encode(question))
         assert dealer.poll(DEADLINE_MS)

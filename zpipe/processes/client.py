@@ -28,11 +28,10 @@ class Client:
         self._keys = keys
         self._ctx = sockets.context()
         try:
-            self._dealer = sockets.dealer(self._ctx, registry, keys=keys)
+            self._dealer, self._monitor = sockets.dealer(self._ctx, registry, keys=keys)
         except RegistryError:
             sockets.end(self._ctx)
             raise
-        self._monitor = sockets.watch(self._dealer)
         self._rids = itertools.count(1)
 
     def __enter__(self) -> Client:

@@ -150,8 +150,8 @@ class Control(threading.Thread):
 
     def _speak(self, ctx: sockets.Context) -> None:
         """Use one socket until it has been silent for too long."""
-        dealer = sockets.dealer(ctx, self.registry, int(self._hello["inc"]).to_bytes(8, "big"), self._keys)
-        monitor = sockets.watch(dealer)
+        identity = int(self._hello["inc"]).to_bytes(8, "big")
+        dealer, monitor = sockets.dealer(ctx, self.registry, identity, self._keys)
         poller = sockets.Poller()
         for readable in (dealer, monitor, self._to_thread):
             poller.register(readable, sockets.IN)

@@ -33,11 +33,10 @@ class Dialogue:
         self._rids = itertools.count(1)
         self._asked: dict[int, Asked] = {}
         try:
-            self._socket = sockets.dealer(self._context, address, keys=keys)
+            self._socket, self._monitor = sockets.dealer(self._context, address, keys=keys)
         except RegistryError:
             sockets.end(self._context)
             raise
-        self._monitor = sockets.watch(self._socket)
         self.news: sockets.News | None = None  # of the connection, but that it is down
 
     def __enter__(self) -> Dialogue:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from zpipe.processes.blame import Noted, Stretch, describe, running_since_s
+from zpipe.processes.forkserver import Forked, ForkServer
 from zpipe.values.errors import RunError
 from zpipe.values.room import lack_of_room
 
@@ -75,7 +76,7 @@ class Slot:
     extra: tuple[str, ...] = ()  # arguments of the next life only
     log_from: int = 0  # where the output of the present life begins
     overdue_s: float | None = None  # since when its call has taken too long
-    _process: subprocess.Popen[bytes] | None = None
+    _process: subprocess.Popen[bytes] | Forked | None = None
     _pidfd: int | None = None
 
     @property
@@ -130,6 +131,8 @@ class Supervisor:
         self.slots: dict[str, Slot] = {}
         self._clock = clock
         self._forever = forever
+        self._fork_server = ForkServer()
+        self._orphaned: set[int] = set()  # groups of dead programs, whose other processes are ours to bury
         self.hands_on: tuple[int, ...] = ()
 
     def __enter__(self) -> Supervisor:
@@ -170,6 +173,7 @@ class Supervisor:
         if due:
             timeout_s = min(timeout_s, max(0.0, min(due) - self._clock()))
         poll.poll(max(0.0, timeout_s) * 1000)
+        self._bury()
         return [death for slot in running if (death := self._reap(slot))]
 
     def _look_at_time(self, slot: Slot, timeout_s: float) -> None:
@@ -205,6 +209,7 @@ class Supervisor:
             self.kill(slot)
         while self._alive():
             self.step(1.0)
+        self._fork_server.close()
 
     def _alive(self) -> list[Slot]:
         return [slot for slot in self.slots.values() if slot._process]
@@ -218,12 +223,14 @@ class Supervisor:
 
     def _start(self, slot: Slot) -> None:
         program = slot.program
+        argv = [*program.argv, *slot.extra]
         log = _open_log(program.log) if program.log else None
         slot.log_from, slot.overdue_s = log.tell() if log else 0, None
         try:
-            slot._process = subprocess.Popen(
-                [*program.argv, *slot.extra], env=dict(program.env), stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, pass_fds=self.hands_on,
+            forked = self._fork_server.start(argv, program.env, log.fileno() if log else None, self.hands_on)
+            slot._process = forked or subprocess.Popen(
+                argv, env=dict(program.env), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                pass_fds=self.hands_on,
                 process_group=0,  # the terminal's Ctrl-C must reach this process only
             )  # fmt: skip
         except OSError as error:
@@ -234,6 +241,15 @@ class Supervisor:
         slot.lives += 1
         slot._pidfd = _open_pidfd(slot._process.pid)
 
+    def _bury(self) -> None:
+        """Reap what dead programs have left behind, where this process has become its parent."""
+        for group in list(self._orphaned):
+            try:
+                while os.waitid(os.P_PGID, group, os.WEXITED | os.WNOHANG) is not None:
+                    pass
+            except ChildProcessError:
+                self._orphaned.discard(group)
+
     def _reap(self, slot: Slot) -> Death | None:
         process = slot._process
         if process is None or not _has_ended(process.pid):
@@ -241,6 +257,7 @@ class Supervisor:
         # Before the pid is given back: it is also the name of the group that its own children are in.
         _signal_group(process.pid, signal.SIGKILL)
         status = process.wait()
+        self._orphaned.add(process.pid)
         if slot._pidfd is not None:
             os.close(slot._pidfd)
         slot._process = slot._pidfd = None

@@ -7,7 +7,6 @@ the registry.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import faulthandler
 import gc
 import math
@@ -41,6 +40,7 @@ from zpipe.processes.patience import Patience
 from zpipe.processes.roles import role_of
 from zpipe.processes.runfolder import RunFolder, is_shared
 from zpipe.processes.saves import Saves
+from zpipe.processes.system import die_with, keep_memory
 from zpipe.processes.taps import Taps
 from zpipe.processes.targets import build, call_hook, user_traceback
 from zpipe.processes.trace import SAVE, START, Recorder, recorder
@@ -56,8 +56,6 @@ IDLE_S = 0.05  # links are probed this often
 IDLE_MS = 50  # longest sleep
 RETRY_MS = 2  # sleep while something could not be sent yet
 GC_THRESHOLD = (20_000, 20, 20)
-KEPT_BYTES = 64 * 1024 * 1024  # free memory that stays with the process; the largest block taken from it is half
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
 
 
 class Dismissed(Exception):
@@ -530,25 +528,6 @@ def _rss() -> int:
         return 0
 
 
-def keep_memory() -> None:
-    """Let freed memory stay with the process: pages given back would be faulted in anew for the next item.
-
-    Touching fresh pages costs ten times what copying into known ones does; glibc alone can be told.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES // 2)
-        mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
-
-
-def die_with(parent: int) -> None:
-    """End this process when its parent ends, where the system can do that; `_look_at_parent` does it elsewhere."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    if parent and os.getppid() != parent:
-        sys.exit(EXIT_FAILED)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one life of a worker; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m zpipe.processes.worker", description=__doc__)
@@ -564,7 +543,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--insecure", action="store_true")
     options = parser.parse_args(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the whole group: the launcher decides
-    die_with(options.parent)
+    if not die_with(options.parent):
+        return EXIT_FAILED
     lose_lines()
     keep_memory()
     faulthandler.enable(all_threads=False)  # the last lines of one that a crash ends say where

@@ -241,8 +241,13 @@ def router(ctx: Context, endpoint: str, keys: Keys | None = None) -> tuple[Socke
         raise RegistryError(str(error)) from error
 
 
-def dealer(ctx: Context, endpoint: str, identity: bytes | None = None, keys: Keys | None = None) -> Socket:
-    """Connect a client's side of the dialogue.  Raises RegistryError when the endpoint is no address."""
+def dealer(
+    ctx: Context, endpoint: str, identity: bytes | None = None, keys: Keys | None = None
+) -> tuple[Socket, Socket]:  # fmt: skip
+    """Connect a client's side of the dialogue, and return what `watch` does beside it: it misses no news.
+
+    Raises RegistryError when the endpoint is no address.
+    """
     check_endpoint(endpoint)
     sock = ctx.socket(zmq.DEALER)
     if identity is not None:
@@ -256,12 +261,14 @@ def dealer(ctx: Context, endpoint: str, identity: bytes | None = None, keys: Key
     _set_dialogue(sock)
     if keys is not None:
         _show(sock, keys, keys.registry)
+    monitor = watch(sock)
     try:
         sock.connect(endpoint)
     except zmq.ZMQError as error:
-        close(sock)
+        unwatch(sock)
+        close(sock, monitor)
         raise RegistryError(f"cannot dial the registry at {endpoint}: {error.strerror}") from error
-    return sock
+    return sock, monitor
 
 
 def check_endpoint(endpoint: str) -> None:

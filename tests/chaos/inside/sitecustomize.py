@@ -38,7 +38,7 @@ def put_proxy_in_front() -> None:
     sockets.bind_pull = bind_pull  # type: ignore[assignment]
 
 
-if "zpipe.processes.worker" in sys.orig_argv or "zpipe.processes.registry" in sys.orig_argv:
+if not {"zpipe.processes.forkserver", "zpipe.processes.worker", "zpipe.processes.registry"}.isdisjoint(sys.orig_argv):
     signal.signal(signal.SIGUSR1, hog)
-    if os.environ.get("CHAOS_PROXY") and "zpipe.processes.worker" in sys.orig_argv:
+    if os.environ.get("CHAOS_PROXY"):  # a registry has no inbox
         put_proxy_in_front()
