@@ -1,4 +1,4 @@
-"""A long run of matrix.toml under a steady load, with a kill every 10 s and a pause every 60 s."""
+"""A long run of matrix.toml under a steady load, with a kill every 10 s, and a pause and a partition every 60 s."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from pathlib import Path
 
 from tests.chaos.cell import HERE, PAUSE_S, RATE
 from tests.chaos.chaos import processes
+from tests.chaos.proxy import Proxy
 from tests.chaos.sight import Sight, Verdict
 from tests.chaos.strikes import send
 from tests.real import Command, Place
 
-KILL_EVERY_S, PAUSE_EVERY_S, PAUSED_S = 10.0, 60.0, 5.0
+KILL_EVERY_S, PAUSE_EVERY_S, PARTITION_EVERY_S = 10.0, 60.0, 60.0
+PAUSED_S = PARTED_S = 5.0
 LOOK_S, SAMPLE_S = 0.02, 2.0
 FIRST_S = 10.0  # of quiet, and before the first strike
 LAST_S = 10.0  # no strike comes so shortly before the end
@@ -43,14 +45,16 @@ class Sample:
 class Soak:
     """One long run and what was seen of it."""
 
-    def __init__(self, place: Place, run: Command, seed: int, seconds: float) -> None:
+    def __init__(self, place: Place, proxy: Proxy, run: Command, seed: int, seconds: float) -> None:
         self.place = place
+        self.proxy = proxy
         self.run = run
         self.random = random.Random(seed)
         self.seconds = seconds
         self.samples: list[Sample] = []
         self.kills: list[float] = []
         self.pauses: list[float] = []
+        self.healed: list[float] = []  # partitions, at their end
 
     def watch(self) -> Sight:
         """Strike and look until the run is over."""
@@ -60,6 +64,7 @@ class Soak:
         began_s = time.monotonic()
         kill_s, pause_s = began_s + FIRST_S, began_s + PAUSE_EVERY_S / 2
         sample_s, stopped, go_on_s = began_s + FIRST_S, 0, float("inf")
+        partition_s, parted, heals_s = began_s + PARTITION_EVERY_S, "", float("inf")
         while not self.run.ends_within(LOOK_S):
             now_s = time.monotonic()
             sight.look(now_s)
@@ -73,6 +78,14 @@ class Soak:
             if now_s >= go_on_s:
                 send(stopped, signal.SIGCONT)
                 go_on_s = float("inf")
+            if strikes and now_s >= partition_s:
+                parted = self.random.choice(STAGES[:-1])
+                self._part(parted, cut_off=True)
+                partition_s, heals_s = now_s + PARTITION_EVERY_S, now_s + PARTED_S
+            if now_s >= heals_s:
+                self._part(parted, cut_off=False)
+                self.healed.append(now_s)
+                heals_s = float("inf")
             if now_s >= sample_s:
                 sample_s = now_s + SAMPLE_S
                 self._sample(now_s)
@@ -88,6 +101,11 @@ class Soak:
         victim = self.random.choice(sorted(found))
         send(victim, how)
         return victim
+
+    def _part(self, stage: str, *, cut_off: bool) -> None:
+        """Cut the workers of a stage off from those above and below them, or let them be heard again."""
+        weather = self.proxy.over(stage)
+        weather.deaf = weather.mute = cut_off
 
     def _sample(self, now_s: float) -> None:
         launcher = self.run.process.pid
@@ -108,9 +126,10 @@ def run(minutes: float, *, seed: int) -> bool:
     seconds = 60 * minutes
     count = int(RATE * seconds)
     print(f"seed {seed}, {minutes:g} minutes, {count} numbers", flush=True)
-    with Place(folder) as place:
-        argv = ["--set", f"numbers.count={count}", "--set", f"numbers.pace_s={2 / RATE}"]
-        soak = Soak(place, place.start("run", str(HERE / "matrix.toml"), *argv), seed, seconds)
+    with Place(folder) as place, Proxy(folder, seed) as proxy:
+        argv = ["--set", f"numbers.count={count}", "--set", f"numbers.pace_s={2 / RATE}", "--transport", "tcp"]
+        env = {"PYTHONPATH": f"{HERE / 'inside'}:{place.env['PYTHONPATH']}", "CHAOS_PROXY": str(proxy.path)}
+        soak = Soak(place, proxy, place.start("run", str(HERE / "matrix.toml"), *argv, **env), seed, seconds)
         sight = soak.watch()
         done = soak.run.wait()
         left = place.left()
@@ -129,15 +148,15 @@ def _report(soak: Soak, sight: Sight, verdict: Verdict) -> list[str]:
     """Print the figures; return what is wrong with them."""
     faults = list(verdict.faults)
     print(
-        f"{len(soak.kills)} kills, {len(soak.pauses)} pauses; committed {verdict.committed} = {verdict.expected}, "
+        f"{len(soak.kills)} kills, {len(soak.pauses)} pauses, {len(soak.healed)} partitions; committed {verdict.committed} = {verdict.expected}, "
         f"lost {verdict.lost}, twice {verdict.twice}"
     )
-    for what, struck in (("kill", soak.kills), ("pause", soak.pauses)):
+    for what, struck in (("kill", soak.kills), ("pause", soak.pauses), ("partition", soak.healed)):
         gaps = [sight.longest(at, at + AFTERMATH_S) for at in struck]
         if gaps:
             print(f"on again after a {what}: {statistics.median(gaps):.2f} s (median), at worst {max(gaps):.2f} s")
-        if what == "pause" and gaps and statistics.median(gaps) > PAUSE_S:
-            faults.append(f"{statistics.median(gaps):.2f} s after a pause (at most {PAUSE_S:g})")
+        if what != "kill" and gaps and statistics.median(gaps) > PAUSE_S:
+            faults.append(f"{statistics.median(gaps):.2f} s after a {what} (at most {PAUSE_S:g})")
     for name in ("rss_mib", "descriptors", "launcher_mib", "launcher_descriptors"):
         first, last = soak.thirds(name)
         print(f"{name.replace('_', ' ')}: {first:.0f} in the second third, {last:.0f} in the last")
