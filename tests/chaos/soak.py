@@ -148,8 +148,8 @@ def _report(soak: Soak, sight: Sight, verdict: Verdict) -> list[str]:
     """Print the figures; return what is wrong with them."""
     faults = list(verdict.faults)
     print(
-        f"{len(soak.kills)} kills, {len(soak.pauses)} pauses, {len(soak.healed)} partitions; committed {verdict.committed} = {verdict.expected}, "
-        f"lost {verdict.lost}, twice {verdict.twice}"
+        f"{len(soak.kills)} kills, {len(soak.pauses)} pauses, {len(soak.healed)} partitions; "
+        f"committed {verdict.committed} = {verdict.expected}, lost {verdict.lost}, twice {verdict.twice}"
     )
     for what, struck in (("kill", soak.kills), ("pause", soak.pauses), ("partition", soak.healed)):
         gaps = [sight.longest(at, at + AFTERMATH_S) for at in struck]
