@@ -181,7 +181,8 @@ def hostile() -> Iterator[Shown]:
         ratio = median(a / s for a, s in zip(attacked, spared, strict=True))
         yield Shown(
             f"{kind}: {ratio:.3f} of the rate while it is sent to somebody else (at least {LEAST}), "
-            f"shut out {sum(said)} times, largest worker {run.most / 2**20:.0f} MiB, {deaths} deaths, results {'exact' if exact else 'NOT EXACT'}",
+            f"shut out {sum(said)} times, largest worker {run.most / 2**20:.0f} MiB, {deaths} deaths, "
+            f"results {'exact' if exact else 'NOT EXACT'}",
             exact and ratio >= LEAST and not deaths,
         )
 
