@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from zpipe.values import errors, freshness  # noqa: F401  freshness: modules may be edited from here on
-from zpipe.values.context import Item, item, out, rng, run_folder
+from zpipe.values.context import Item, empty, item, out, rng, run_folder
 from zpipe.values.errors import (
     ConfigError,
     EncodeError,
@@ -44,6 +44,7 @@ __all__ = [
     "StageError",
     "ZpipeError",
     "batch",
+    "empty",
     "errors",
     "item",
     "latest",

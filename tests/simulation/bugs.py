@@ -11,6 +11,7 @@ from zpipe.core.latest import Latest
 from zpipe.core.ledger import Ledger, Record
 from zpipe.core.memory import Memory
 from zpipe.core.outlet import Link, Out, Outlet, Parent
+from zpipe.core.slots import Slot, Slots
 from zpipe.core.source import Position, Source
 from zpipe.core.suspects import Suspects
 from zpipe.core.work import Job
@@ -22,6 +23,7 @@ from zpipe.processes.letters import Letter
 from zpipe.processes.trouble import GIVEN_UP
 from zpipe.stages import Made
 from zpipe.testing.ailing import Shelf
+from zpipe.testing.shared import Pool
 from zpipe.testing.simulator import World
 from zpipe.values.errors import NoRoom
 from zpipe.values.paths import Mark, Run
@@ -428,6 +430,36 @@ class ForgetsThatItWasToStop(World):
         self.ends.clear()
 
 
+class WritesWhatIsRead(Slots):
+    """A slot is written anew when its owner is done with it, whoever reads it."""
+
+    def drop(self, slot: Slot) -> None:
+        super().drop(slot)
+        if slot in self.held:
+            self.held.discard(slot)
+            self._free.setdefault(slot.size, []).append(slot)
+
+
+class KeepsTheGeneration(Slots):
+    """A reference that comes too late is taken for one to what is in the slot by now."""
+
+    def drop(self, slot: Slot) -> None:
+        super().drop(slot)
+        slot.gen -= 1
+        self.control.gens[slot.index] = slot.gen
+
+
+class TakesTheDisownedForDead(World):
+    """What a worker reads is written anew when it was declared dead, and it lives."""
+
+    def disown(self, node: Any, for_s: float) -> None:
+        super().disown(node, for_s)
+        for pool in self.pools.values():
+            if node.inc in pool.readers:
+                pool.slots.forget(pool.readers[node.inc].number)
+                pool.slots.sweep()
+
+
 class SyncsNoSaves(World):
     """After a loss of power a stage may find the save before its last."""
 
@@ -461,6 +493,8 @@ def _bug(broken: type, rule: str) -> Bug:
     world: type[World]
     if issubclass(broken, World):
         world = broken
+    elif issubclass(broken, Slots):
+        world = type("BuggyWorld", (World,), {"pool_type": type("BuggyPool", (Pool,), {"slots_type": broken})})
     elif issubclass(broken, Suspects):
         world = type("BuggyWorld", (World,), {"suspects_type": broken})
     elif issubclass(broken, Caller):
@@ -530,6 +564,9 @@ BUGS = tuple(
         (CountsLivesAnew, "fences go on from one life of a run to the next"),
         (ForgetsReaches, "a resumed run that was told to stop makes again what its sources had made"),
         (ForgetsThatItWasToStop, "a run whose stages have seen the end finishes, resumed or not"),
+        (WritesWhatIsRead, "shared memory is written anew when no reader has a view of it"),
+        (KeepsTheGeneration, "a reference names what was in a slot when it was sent"),
+        (TakesTheDisownedForDead, "a reader counts as gone when it is proven dead"),
         (SyncsNoSaves, "a save is on the disk before what it covers is acknowledged"),
     )
 )

@@ -26,7 +26,10 @@ LAYERS = (
 DOORS = {
     "zmq": {"zpipe.transport.sockets"},
     "msgpack": {"zpipe.wire.body"},
-    "numpy": {"zpipe.values.context", "zpipe.wire.arrays", "zpipe.stages", "zpipe.sinks.arrays"},
+    "numpy": {
+        *("zpipe.values.context", "zpipe.wire.arrays", "zpipe.transport.shared"),
+        *("zpipe.stages", "zpipe.sinks.arrays"),
+    },
     "pyarrow": {"zpipe.sinks.tables"},
     "tomllib": {"zpipe.values.tomlfile"},
     "tomli_w": {"zpipe.values.tomlfile"},

@@ -21,11 +21,12 @@ class InLink:
     """The receiving end of a link."""
 
     __slots__ = ("acks", "base", "consumed", "consumed_bytes", "dirty", "edge", "gen", "got", "got_bytes",
-                 "limit", "limit_bytes", "news", "pressed", "ranges", "reported", "seen_hi", "src",
-                 "window")  # fmt: skip
+                 "limit", "limit_bytes", "news", "pressed", "ranges", "reported", "seen_hi", "shares",
+                 "src", "window")  # fmt: skip
 
-    def __init__(self, src: int, gen: int, edge: int, acks: tuple[str, ...]) -> None:
+    def __init__(self, src: int, gen: int, edge: int, acks: tuple[str, ...], *, shares: bool = False) -> None:
         self.src = src
+        self.shares = shares  # whether this end reads memory that the sender shares
         self.gen = gen
         self.edge = edge
         self.acks = acks
@@ -130,7 +131,9 @@ class Inlet:
                 old.dirty = True
                 return
             self.hang_up(old)
-        link = self.link_type(message.src, message.gen, message.edge, tuple(message.info.get("acks", ())))
+        link = self.link_type(
+            message.src, message.gen, message.edge, tuple(message.info.get("acks", ())), shares=message.shares
+        )
         self.left.pop(message.src, None)
         self.links[message.src] = link
         self.dial_acks(link)
@@ -276,7 +279,7 @@ class Inlet:
                     limit_bytes=link.limit_bytes, base=link.base, got=link.got, consumed=link.consumed,
                     echo=link.seen_hi, state=int(draining), quiet=int(quiet),
                     ranges=[(a, b) for a, b in link.ranges[: self.limits.ack_ranges]], wants=list(wants),
-                    full=full,
+                    full=full, shares=link.shares,
                 )
             )  # fmt: skip
 

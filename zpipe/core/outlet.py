@@ -81,6 +81,7 @@ class Link:
         self.wants: tuple[int, ...] = ()
         self.full = False
         self.draining = False
+        self.shares = False  # whether the receiver reads memory that this worker shares
 
 
 @dataclass
@@ -277,6 +278,7 @@ class Outlet:
             self.edges[link.peer.edge].latency[bucket(now_s - link.timed_s)] += 1
             link.timed = 0
         link.draining = ack.state == 1
+        link.shares = ack.shares
         if self.edges[link.peer.edge].latest is None:  # else nobody waits for what is below
             link.quiet = bool(ack.quiet) and ack.got == link.sent
             link.wants = tuple(ack.wants)

@@ -23,9 +23,11 @@ from zpipe.processes.flood import SHUT_OUT_S, Flood
 from zpipe.transport import sockets
 from zpipe.transport.admission import Admission
 from zpipe.transport.keys import Keys
+from zpipe.transport.shared import SHARED_MIN, Gone, SharedMemory
+from zpipe.values import context
 from zpipe.values.errors import ConfigError, ProtocolError
 from zpipe.wire import frames
-from zpipe.wire.body import decode_run
+from zpipe.wire.body import decode_run, share_arrays
 from zpipe.wire.frames import Ack, Data, Message, Open, Sync
 
 BURST = 200  # messages taken from one socket before the others are looked at
@@ -88,9 +90,12 @@ class Links:
     def __init__(
         self, worker: Worker, *, host: str, sockets_dir: str | None, transport: str, stage: str,
         save: Callable[[Save], None], warn: Callable[[str], None] | None = None,
-        keys: Keys | None = None, admitted: Iterable[str] = (),
+        keys: Keys | None = None, admitted: Iterable[str] = (), memory: SharedMemory | None = None,
     ) -> None:  # fmt: skip
         self.worker = worker
+        self.memory = memory
+        self.shares = False  # whether arrays are made in shared memory
+        self.unshared: set[int] = set()  # senders whose references lead nowhere
         self.stage = stage
         self.save = save
         self.warn = warn or _say
@@ -136,9 +141,27 @@ class Links:
 
     def _take(self, now_s: float, received: list[memoryview]) -> None:
         try:
-            self.worker.received(now_s, self._checked(frames.decode(received)))
+            message = frames.decode(received)
+            if type(message) is Data and message.shared:
+                self._attach(message)
+            elif type(message) is Open and self.memory is not None:
+                where = message.info.get("memory")
+                message.shares = message.src not in self.unshared and self.memory.opens(where)
+            self.worker.received(now_s, self._checked(message))
         except ProtocolError:
             self.refused += 1
+
+    def _attach(self, message: Data) -> None:
+        """Put the bytes in shared memory in place of the references to them.  Raises ProtocolError."""
+        if self.memory is None:
+            raise ProtocolError("reference to shared memory where there is none")
+        try:
+            message.run.buffers = tuple(map(self.memory.attach, message.run.buffers))
+        except Gone:
+            raise
+        except ProtocolError:
+            self.unshared.add(message.src)  # it comes again, over a link that does without
+            raise
 
     @property
     def all_refused(self) -> int:
@@ -174,6 +197,17 @@ class Links:
             if door is not None:
                 door.reopen()
 
+    def share(self, now_s: float) -> None:
+        """Let arrays be made in shared memory while somebody below reads it; call now and then."""
+        if self.memory is None:
+            return
+        self.memory.look(now_s)
+        is_read = any(link.shares for link in self.worker.outlet.links.values())
+        if is_read != self.shares:
+            self.shares = is_read
+            share_arrays(self.memory.put if is_read else None, SHARED_MIN)
+            context.allocate_by(self.memory.empty if is_read else None)
+
     def look_out(self, now_s: float, rss: Callable[[], int]) -> None:
         """Look, now and then, whether peers with keys send what never ends, and forgive in time."""
         if self.admission is None:
@@ -197,6 +231,8 @@ class Links:
 
     def close(self) -> None:
         """Close every socket at once."""
+        share_arrays(None)
+        context.allocate_by(None)
         if self.admission is not None:
             self.admission.close()
         sockets.end(self.context)
@@ -305,7 +341,7 @@ class Links:
     def _dial(self, now_s: float, link: Link) -> None:
         if link.state == Link.DEAD:
             return
-        info = {"proto": [1, 0], "stage": self.stage, "acks": self.acks_endpoints}
+        info: dict[str, Any] = {"proto": [1, 0], "stage": self.stage, "acks": self.acks_endpoints}
         self._try(now_s, link.peer.inc, link.peer.endpoints)
         try:
             socket = self._push(link.peer.inc, link.peer.endpoints)
@@ -313,6 +349,8 @@ class Links:
             self.worker.lost(now_s, link)  # its endpoints are gone: the roster or the next dial will tell
             return
         transport = sockets.choose(link.peer.endpoints).partition("://")[0]
+        if transport == "ipc" and self.memory is not None and (where := self.memory.where) is not None:
+            info["memory"] = where
         message = Open(self.worker.inc, link.peer.inc, link.gen, link.peer.edge, info)
         opening = frames.encode(message, crc=transport != "ipc")
         self.data[link.peer.inc] = _Data(link, socket, opening, transport, crc=transport != "ipc")
@@ -326,7 +364,8 @@ class Links:
         if link.state == Link.DEAD or entry is None or entry.link is not link:
             return
         message = Data(self.worker.inc, link.peer.inc, link.gen, link.peer.edge, seq, out.run)
-        if not sockets.send(entry.socket, frames.encode(message, crc=entry.crc)):
+        refs = self.memory.refs if link.shares and self.memory is not None else None
+        if not sockets.send(entry.socket, frames.encode(message, crc=entry.crc, refs=refs)):
             self.worker.lost(now_s, link)
 
     def _sync(self, now_s: float, link: Link, hi: int) -> None:

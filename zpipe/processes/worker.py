@@ -44,6 +44,7 @@ from zpipe.processes.system import die_with, keep_memory
 from zpipe.processes.taps import Taps
 from zpipe.processes.targets import build, call_hook, user_traceback
 from zpipe.processes.trace import SAVE, START, Recorder, recorder
+from zpipe.transport.shared import SharedMemory
 from zpipe.values import context
 from zpipe.values.code import difference
 from zpipe.values.errors import RegistryError, SaveError, StageError, ZpipeError
@@ -72,6 +73,7 @@ class WorkerProcess:
         self.worker: Worker | None = None
         self.caller: Caller | None = None
         self.links: Links | None = None
+        self.memory: SharedMemory | None = None
         self.taps: Taps | None = None
         self.trace: Recorder | None = None
         self.plan: Plan | None = None
@@ -180,10 +182,12 @@ class WorkerProcess:
         sockets_dir = welcome.get("sockets_dir")
         if sockets_dir is not None and not is_shared(Path(sockets_dir), here):
             sockets_dir = None
+        transport = welcome.get("transport", "auto")
+        self.memory = None if transport == "tcp" or sockets_dir is None else SharedMemory(welcome["worker"])
         self.links = Links(
-            worker, host=host, sockets_dir=sockets_dir,
-            transport=welcome.get("transport", "auto"), stage=stage.name, save=lambda save: self._save(saves, save),
-            keys=self.keys, admitted=welcome.get("keys", ()),
+            worker, host=host, sockets_dir=sockets_dir, transport=transport, stage=stage.name,
+            save=lambda save: self._save(saves, save), keys=self.keys, admitted=welcome.get("keys", ()),
+            memory=self.memory,
         )  # fmt: skip
         self.taps = Taps(self.caller, self.links.context, keys=self.keys)
         self.trace = recorder(RunFolder(folder), self.caller)
@@ -257,6 +261,7 @@ class WorkerProcess:
                 self.links.wait(min(IDLE_MS, math.ceil(1000 * left_s)))
                 self.links.receive(time.monotonic())
                 self._heed(time.monotonic())
+                self.links.share(time.monotonic())
                 desired = self.desired
             if self.control.fenced or desired == "exit":
                 raise Dismissed
@@ -320,6 +325,7 @@ class WorkerProcess:
                 ticked_s = now_s
                 worker.tick(now_s)
                 links.look_out(now_s, _rss)
+                links.share(now_s)
                 if trace is not None:
                     trace.tick(now_s)
                 self._look_at_parent()
@@ -494,6 +500,7 @@ class WorkerProcess:
             "cpu_s": time.process_time() - self.cpu_began_s,
             "refused": (inlet.refused if inlet is not None else 0) + (self.links.refused if self.links else 0),
             "other_code": int(self.other_code), "unreached": len(self.links.unreached) if self.links else 0,
+            "shared": self.memory.nbytes if self.memory else 0, "unshared": self.memory.full if self.memory else 0,
             "rss": _rss(), "saves": int(isinstance(intake, Memory) and intake.saves),
         }  # fmt: skip
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from zpipe.processes.blame import Blame, Stretch
 from zpipe.processes.letters import Letter
+from zpipe.testing.shared import plain
 from zpipe.values.context import Current
 from zpipe.values.paths import Run
 
@@ -44,7 +46,7 @@ class Shelf:
         self.letters: dict[str, dict[str, Letter]] = {}  # by stage and path
 
     def keep(self, letter: Letter) -> None:
-        self.letters.setdefault(letter.stage, {})[letter.path] = letter
+        self.letters.setdefault(letter.stage, {})[letter.path] = replace(letter, run=plain(letter.run))
 
     def known(self, stage: str) -> Any:
         return self.letters.get(stage, ())

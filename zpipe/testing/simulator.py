@@ -30,6 +30,7 @@ from zpipe.processes.patience import PAUSE_S
 from zpipe.processes.roles import role_of
 from zpipe.testing.ailing import Deadly, Notes, Shelf
 from zpipe.testing.faults import TICK_S, Faults, strike
+from zpipe.testing.shared import Part, Pool, Shares, plain
 from zpipe.values.context import Current
 from zpipe.values.errors import NoRoom
 from zpipe.values.paths import Run
@@ -37,17 +38,6 @@ from zpipe.values.plan import Plan, StagePlan
 from zpipe.wire.frames import Ack, Data, Message, Open, Sync
 
 HEARTBEAT_S = 1.0  # a connection is given up when nothing has come over it for as long
-
-
-class Part:
-    """An item as the simulator carries it: the value itself, and the bytes it pretends to have."""
-
-    __slots__ = ("nbytes", "output", "value")
-    buffers = ()
-
-    def __init__(self, value: Any, nbytes: int) -> None:
-        self.value = value
-        self.nbytes = nbytes
 
 
 class PlainCodec:
@@ -115,8 +105,10 @@ class Node:
         if "commit" in stage.hooks and world.faults.full:
             made = OnDisk(made, world)
         self.notes = Notes(current)
+        self.memory = Shares(self, world.codec.item_bytes) if world.shares else None
+        codec = self.memory or world.codec
         self.caller = world.caller_type(
-            stage, made, self.worker, world.codec, lambda: world.now_s, current, self.notes, world.letters
+            stage, made, self.worker, codec, lambda: world.now_s, current, self.notes, world.letters
         )
         self.caller.trouble.say = lambda line: None
         self.caller.trouble.suspect(world.suspects.of(stage))
@@ -221,8 +213,10 @@ class Node:
     def _send(self, link: Link, seq: int, out: Any) -> None:
         if link.state == Link.DEAD:
             return
-        run = out.run.slice(0, out.run.n)
-        run.attempt = out.run.attempt
+        if self.memory is not None and link.shares:
+            run = self.memory.referring(out.run)
+        else:
+            run = plain(out.run)
         message = Data(self.inc, link.peer.inc, link.gen, link.peer.edge, seq, run)
         if not self.world.post(self, link.peer.inc, message, self.data_pipes):
             self.worker.lost(self.world.now_s, link)
@@ -256,6 +250,7 @@ class Node:
 
     def _save(self, save: Save) -> None:
         world, faults = self.world, self.world.faults
+        save = replace(save, outs=[(edge, plain(run)) for edge, run in save.outs])
         if world.fences[self.stage.name] != self.fence:
             raise Killed  # a later life has taken over
         if faults.held_up and world.now_s < faults.until_s and world.random.random() < faults.held_up:
@@ -288,6 +283,7 @@ class World:
     caller_type = Caller
     letters_type = Shelf
     suspects_type = Suspects
+    pool_type = Pool
 
     def __init__(
         self,
@@ -298,6 +294,7 @@ class World:
         limits: Limits | None = None,
         faults: Faults | None = None,
         item_bytes: int = 100,
+        shares: bool = False,
         time_limit_s: float = 600.0,
     ) -> None:
         self.plan = plan
@@ -306,6 +303,9 @@ class World:
         self.limits = limits or Limits()
         self.faults = faults or Faults()
         self.codec = PlainCodec(item_bytes)
+        self.shares = shares  # whether workers share memory, but for a few pairs of them
+        self.pools: dict[int, Pool] = {}  # by the incarnation of their owners
+        self.random_of_memory = random.Random(seed)
         self.time_limit_s = time_limit_s
         self.now_s = 0.0
         self.events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -426,6 +426,7 @@ class World:
             return
         node.alive = False
         self.deaths += 1
+        self._end_memory(node)
         self.suspects.blame(node.stage, list(node.notes.last), "killed")
         del self.nodes[node.inc]
         if isinstance(node.worker.intake, Source):
@@ -440,6 +441,10 @@ class World:
             return
         self.at(self.now_s + self.random.random() * self.faults.restart_s, self.start, node.stage, node.slot)
         self.at(self.now_s + self.random.random() * 0.02, self.push_rosters)
+
+    def _end_memory(self, node: Node) -> None:
+        if node.memory is not None:
+            node.memory.die()
 
     def died(self, node: Node) -> None:
         """Let a worker end in a call."""
@@ -521,6 +526,7 @@ class World:
         """Let a drained worker go: what it has sent arrives; another one takes its place some time later."""
         node.alive = False
         self.leavings += 1
+        self._end_memory(node)
         del self.nodes[node.inc]
         self.at(self.now_s + self.random.random() * 0.02, self.push_rosters)
         if not node.disowned:
@@ -648,6 +654,11 @@ class World:
             pipe.last_s = max(pipe.last_s, node.paused_until)
             return
         _, message = pipe.queue.popleft()
+        if node.memory is not None:
+            if isinstance(message, Data) and not node.memory.arrives(node, message):
+                return
+            if isinstance(message, Open):
+                message.shares = (message.src ^ message.dst) % 8 > 0
         node.worker.received(self.now_s, message)
         self.wake(node, self.now_s)
 

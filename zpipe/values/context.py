@@ -6,7 +6,8 @@ all else is worked out when asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -149,6 +150,28 @@ def _key_class() -> type:
 
 
 _current: Current | None = None
+_allocate: Callable[[int], Any] | None = None
+
+
+def allocate_by(allocate: Callable[[int], Any] | None) -> None:
+    """Have `empty` ask for uint8 (nbytes,), or None without room; None ends that."""
+    global _allocate
+    _allocate = allocate
+
+
+def empty(shape: int | Sequence[int], dtype: Any = float) -> Any:
+    """Return a new array of `shape` and `dtype`, not filled, which the stages below read where it is.
+
+    An array made in another way is copied once, into memory that processes of one host share, when a stage returns
+    it; this one is there already.  Where none is shared, it is an array like any other.  Do not write to it any more
+    once it was returned: it becomes read-only then.
+    """
+    import numpy as np
+
+    dtype = np.dtype(dtype)
+    size = (shape,) if isinstance(shape, int) else tuple(shape)
+    root = None if _allocate is None or dtype.hasobject else _allocate(math.prod(size) * dtype.itemsize)
+    return np.empty(size, dtype) if root is None else np.ndarray(size, dtype, root)
 
 
 def enter(current: Current | None) -> Current | None:

@@ -28,17 +28,23 @@ _ARRAY_KEYS = frozenset((b"nd", b"type", b"kind", b"shape", b"data"))
 _SCALAR_KEYS = frozenset((b"nd", b"type", b"data"))
 
 
+# Returns the bytes of an array, little-endian and in C order, where they may stay; None without room.
+Share = Callable[["np.ndarray[Any, Any]"], memoryview | None]
+
+
 class UnfitError(ValueError):
     """A numpy value that cannot travel; the message says what it is."""
 
 
 def to_map(
-    value: object, raw: Callable[[memoryview], object], *, raw_min: int = RAW_MIN, raw_max: int = RAW_MAX
-) -> dict[bytes, object] | None:
+    value: object, raw: Callable[[memoryview], object], *, raw_min: int = RAW_MIN, raw_max: int = RAW_MAX,
+    share: Share | None = None,
+) -> dict[bytes, object] | None:  # fmt: skip
     """Return the map of a numpy array or scalar, None for anything else.
 
     An array of at least `raw_min` bytes is handed to `raw`, whose answer stands in place of the data; it is
-    copied only when it is not C-contiguous and little-endian.  Raises UnfitError for other dtypes.
+    copied only when it is not C-contiguous and little-endian, or where `share` has room for it.  Raises UnfitError for
+    other dtypes.
     """
     if "numpy" not in sys.modules:
         return None
@@ -57,6 +63,9 @@ def to_map(
             data = value.tobytes()
         elif value.nbytes > raw_max:
             raise UnfitError(f"a numpy array of {value.nbytes} bytes, more than {raw_max},")
+        elif share is not None and (shared := share(value)) is not None:
+            dtype = dtype.newbyteorder("<")
+            data = raw(shared)
         else:
             array = _still(value, np.ascontiguousarray(np.asarray(value), dtype=dtype.newbyteorder("<")))
             dtype = array.dtype

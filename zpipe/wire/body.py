@@ -22,7 +22,7 @@ import msgpack  # type: ignore[import-untyped,unused-ignore]
 
 from zpipe.values.errors import EncodeError, ProtocolError
 from zpipe.values.paths import Run
-from zpipe.wire.arrays import RAW_CODE, ArrayReader, UnfitError, to_map
+from zpipe.wire.arrays import RAW_CODE, RAW_MIN, ArrayReader, Share, UnfitError, to_map
 from zpipe.wire.scan import scan
 
 BODY_MAX = 64 * 2**20  # bytes
@@ -67,6 +67,8 @@ class _Packing:
         self.buffers: list[memoryview] = []
         self.arrays = False
         self.data_bytes = 0  # of arrays within the msgpack: no containers are in them
+        self.share: Share | None = None
+        self.raw_min = RAW_MIN
         self.pack: Callable[[object], bytes] = msgpack.Packer(default=self._other, datetime=True).pack
 
     def clear(self) -> None:
@@ -75,7 +77,7 @@ class _Packing:
         self.data_bytes = 0
 
     def _other(self, value: object) -> object:
-        form = to_map(value, self._raw)
+        form = to_map(value, self._raw, raw_min=self.raw_min, share=self.share)
         if form is None:
             raise TypeError(type(value))
         self.arrays = True
@@ -109,6 +111,12 @@ class _StatePacking(_Packing):
     def _raw(self, view: memoryview) -> object:
         self.buffers.append(view)
         return msgpack.ExtType(RAW_CODE, (len(self.buffers) - 1).to_bytes(4, "big"))
+
+
+def share_arrays(share: Share | None, least: int = RAW_MIN) -> None:
+    """Have `share` put arrays of at least `least` bytes where their bytes are to be sent from; None ends that."""
+    _packing.share = share
+    _packing.raw_min = RAW_MIN if share is None else least
 
 
 def encode_item(value: object) -> Encoded:

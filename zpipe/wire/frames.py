@@ -6,7 +6,7 @@ All integers are big-endian.  A header may be longer than the one known here; th
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
@@ -25,7 +25,7 @@ from zpipe.wire.body import (
 
 MAGIC = b"ZPI1"
 DATA, OPEN, SYNC, CLOSE, ACK = 1, 2, 3, 4, 5
-MARKS, ARRAYS = 1, 2  # flags of DATA
+MARKS, ARRAYS, SHARED = 1, 2, 4  # flags of DATA
 ITEMS_MAX = 2**16  # items of one run
 RANGES_MAX = 4096  # ranges, and likewise wants, of one ACK
 ENDPOINTS_MAX = 64  # of one OPEN
@@ -46,7 +46,10 @@ _U32, _U64 = 2**32 - 1, 2**64 - 1
 
 @dataclass(slots=True)
 class Data:
-    """A run of items on its way down; `seq` is the number of its first item on the link, from 1."""
+    """A run of items on its way down; `seq` is the number of its first item on the link, from 1.
+
+    `shared`: what came as its raw buffers are references to shared memory.
+    """
 
     src: int
     dst: int
@@ -54,6 +57,7 @@ class Data:
     edge: int
     seq: int
     run: Run
+    shared: bool = False
 
 
 @dataclass(slots=True)
@@ -61,7 +65,8 @@ class Ack:
     """What the lower end has of a link; all numbers are totals, so that a lost or repeated one does no harm.
 
     `ranges` are settled seqs above `base`, both ends included; `wants` are lanes of sources; `state` is 0
-    when running, 1 when draining; `full` when this end, or one below it, holds more bytes than it should.
+    when running, 1 when draining; `full` when this end, or one below it, holds more bytes than it should; `shares`
+    when this end reads memory that the upper end shares.
     """
 
     src: int
@@ -79,6 +84,7 @@ class Ack:
     ranges: list[tuple[int, int]]
     wants: list[int]
     full: bool = False
+    shares: bool = False
 
 
 @dataclass(slots=True)
@@ -95,13 +101,17 @@ class Sync:
 
 @dataclass(slots=True)
 class Open:
-    """The upper end opens a link; `info` says who it is and where acks go."""
+    """The upper end opens a link; `info` says who it is and where acks go.
+
+    `shares`: this end has found that it reads memory that the upper end shares; it does not travel.
+    """
 
     src: int
     dst: int
     gen: int
     edge: int
     info: dict[str, Any]
+    shares: bool = False
 
 
 @dataclass(slots=True)
@@ -116,23 +126,25 @@ class Close:
 
 
 Message = Data | Ack | Sync | Open | Close
+Refs = Callable[[Sequence[Buffer]], list[bytes] | None]
 
 
-def encode(message: Message, *, crc: bool) -> list[bytes | memoryview]:
+def encode(message: Message, *, crc: bool, refs: Refs | None = None) -> list[bytes | memoryview]:
     """Return the frames of a message: header and body in one, then raw buffers; `crc` guards that of DATA, ACK, OPEN.
 
-    The run of a Data may hold encoded parts, or a body as it was received, which goes out as it stands.
+    The run of a Data may hold encoded parts, or a body as it was received, which goes out as it stands.  `refs` gives
+    the references to shared memory that may stand for its raw buffers.
     """
     if type(message) is Data:
-        return _encode_data(message, crc)
+        return _encode_data(message, crc, refs)
     ends = (message.src, message.dst, message.gen, message.edge, 0)
     if type(message) is Ack:
         fields = (
             MAGIC, ACK, 0, _ACK.size, *ends, message.limit, message.limit_bytes, message.base, message.got,
             message.consumed, message.echo, message.state, message.quiet,
         )  # fmt: skip
-        full = (True,) if message.full else ()
-        rest = pack_plain((message.ranges[:RANGES_MAX], message.wants[:RANGES_MAX], *full))
+        more = (message.full, True) if message.shares else (True,) if message.full else ()
+        rest = pack_plain((message.ranges[:RANGES_MAX], message.wants[:RANGES_MAX], *more))
         header = _ACK.pack(*fields, 0)
         return [(_ACK.pack(*fields, crc32(rest, crc32(header))) if crc else header) + rest]
     if type(message) is Sync:
@@ -165,7 +177,7 @@ def decode(frames: Sequence[Buffer]) -> Message:
     if nbuf != len(frames) - 1:
         raise ProtocolError(f"{len(frames) - 1} raw buffers where the header says {nbuf}")
     if kind == DATA:
-        return Data(src, dst, gen, edge, *_decode_data(frames, length))
+        return Data(src, dst, gen, edge, *_decode_data(frames, length), shared=bool(flags & SHARED))
     if flags or nbuf:
         raise ProtocolError(f"type {kind} with flags {flags} and {nbuf} raw buffers: it has neither")
     rest = memoryview(frame)[length:]
@@ -183,7 +195,7 @@ def decode(frames: Sequence[Buffer]) -> Message:
         _flag("quiet", quiet)
         return Ack(
             src, dst, gen, edge, limit, limit_bytes, base, got, consumed, echo, state, quiet, ranges, wants,
-            full=body[2:3] == [True],
+            full=body[2:3] == [True], shares=body[3:4] == [True],
         )  # fmt: skip
     if kind == OPEN and length >= _OPEN_CRC_AT + _CRC.size:
         _check_crc(frame, _CRC.unpack_from(frame, _OPEN_CRC_AT)[0], _OPEN_CRC_AT)
@@ -207,7 +219,7 @@ def _encode_open(ends: tuple[int, ...], info: bytes, crc: bool) -> bytes:
     return header + _CRC.pack(crc32(info, crc32(_CRC.pack(0), crc32(header)))) + info
 
 
-def _encode_data(message: Data, crc: bool) -> list[bytes | memoryview]:
+def _encode_data(message: Data, crc: bool, refs: Refs | None) -> list[bytes | memoryview]:
     run = message.run
     marks, depth, parts = run.marks, len(run.elements), run.parts
     flags = 0 if marks is None else MARKS
@@ -234,6 +246,8 @@ def _encode_data(message: Data, crc: bool) -> list[bytes | memoryview]:
         # Small heads are joined first: a second copy of a few KB is cheaper than adding up their lengths.
         body = b"".join(heads)
         assert len(middle) + len(body) <= JOINED_MAX or len(heads) == 1, "runs are cut before they pass JOINED_MAX"
+    if buffers and refs is not None and (found := refs(buffers)) is not None:
+        flags, buffers = flags | SHARED, found
     fields = (
         MAGIC, DATA, flags, _DATA.size, message.src, message.dst, message.gen, message.edge, len(buffers),
         message.seq, run.n, len(middle) + len(body), run.lane, depth, min(run.attempt, 255),
@@ -256,8 +270,8 @@ def _decode_data(frames: Sequence[Buffer], length: int) -> tuple[int, Run]:
     ) = _DATA.unpack_from(frame)  # fmt: skip
     view = memoryview(frame)
     _check_crc(frame, crc, _CRC_AT)
-    if flags > 3:
-        raise ProtocolError(f"flags {flags:#04x} of DATA: only 0x03 are known")
+    if flags > 7:
+        raise ProtocolError(f"flags {flags:#04x} of DATA: only 0x07 are known")
     if not 1 <= n <= ITEMS_MAX:
         raise ProtocolError(f"run of {n} items: from 1 to {ITEMS_MAX} are allowed")
     end = length + 4 * depth
@@ -280,6 +294,8 @@ def _decode_data(frames: Sequence[Buffer], length: int) -> tuple[int, Run]:
         raise ProtocolError(f"run of {n} items leaves the range of its paths' numbers")
     if seq == 0 or seq + n - 1 > _U64:
         raise ProtocolError(f"seq {seq} of {n} items: seqs go from 1 to {_U64}")
+    if flags & SHARED and not nbuf:
+        raise ProtocolError("references to shared memory are flagged and there are none")
     if nbuf and (n != 1 or not flags & ARRAYS or nbuf > BUFFERS_MAX or count == 0):
         raise ProtocolError(f"{nbuf} raw buffers: only one item with arrays may have them, at most {BUFFERS_MAX}")
     run = Run(
