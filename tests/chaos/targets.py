@@ -3,31 +3,46 @@
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 import zpipe as zp
 from zpipe.processes import failpoints
 
 # Files in the run folder by which the matrix tells stages what to do.
 GO, POISON = "go", "poison"
+PIXELS = 20_000  # of the image that comes with each number: enough to be shared
+
+_kept: deque[dict[str, Any]] = deque(maxlen=8)
 
 
-def numbers(count: int, pace_s: float, idle_at: int = -1, start: int = 0) -> Iterator[int]:
-    """Out: 0..count-1, each partition every second one; at `idle_at` nothing comes until the file `go` is there"""
+def numbers(count: int, pace_s: float, idle_at: int = -1, start: int = 0) -> Iterator[dict[str, Any]]:
+    """Out: 0..count-1 with an image, each partition every second one; at `idle_at` nothing comes until the file `go`
+    is there
+    """
     item = zp.item()
     for n in range(item.partition + item.partitions * start, count, item.partitions):
         while n // item.partitions == idle_at and not _is_told(GO):
             time.sleep(0.01)
         time.sleep(pace_s)
-        yield n
+        yield {"n": n, "image": np.full(PIXELS, n % 251, np.uint8)}
 
 
-def named(n: int) -> dict[str, int]:
-    """In: n      Out: the number in a dict; once the file `poison` is there, no call is survived"""
+def named(item: dict[str, Any]) -> dict[str, int]:
+    """In: n and its image      Out: the number in a dict; once the file `poison` is there, no call is survived
+
+    It looks at the last images again: what it has a view of never changes.
+    """
     if _is_told(POISON):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return {"n": n}
+    _kept.append(item)
+    for seen in _kept:
+        assert (seen["image"] == seen["n"] % 251).all(), f"the image of {seen['n']} has changed"
+    return {"n": item["n"]}
 
 
 def children(item: dict[str, int]) -> Iterator[list[int]]:

@@ -443,10 +443,8 @@ class WritesWhatIsRead(Slots):
 class KeepsTheGeneration(Slots):
     """A reference that comes too late is taken for one to what is in the slot by now."""
 
-    def drop(self, slot: Slot) -> None:
-        super().drop(slot)
-        slot.gen -= 1
-        self.control.gens[slot.index] = slot.gen
+    def renew(self, slot: Slot) -> None:
+        pass
 
 
 class TakesTheDisownedForDead(World):

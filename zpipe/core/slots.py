@@ -35,7 +35,7 @@ class Control:
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """A stretch of an owner's memory; `gen` grows each time that it is dropped."""
+    """A stretch of an owner's memory; `gen` grows each time that it is free again."""
 
     index: int
     start: int  # where it is, in bytes
@@ -74,20 +74,29 @@ class Slots:
         return self._free[min(fits)].pop() if fits else None
 
     def drop(self, slot: Slot) -> None:
-        """Take a slot back that its owner needs no more."""
-        slot.gen += 1
-        self.control.gens[slot.index] = slot.gen
-        self.control.fence()
-        if self.control.is_read(slot.index):
-            self.held.add(slot)
-        else:
-            self._free.setdefault(slot.size, []).append(slot)
+        """Take a slot back that its owner needs no more; it is free when it is read no more."""
+        self.held.add(slot)
+        self._release(slot)
 
     def sweep(self) -> None:
         """Find slots that no reader holds any more."""
-        for slot in [slot for slot in self.held if not self.control.is_read(slot.index)]:
+        for slot in list(self.held):
+            self._release(slot)
+
+    def _release(self, slot: Slot) -> None:
+        """Free a slot unless it is read: who reads it may hand it on, so it keeps its generation that long."""
+        if self.control.is_read(slot.index):
+            return
+        self.renew(slot)
+        self.control.fence()
+        if not self.control.is_read(slot.index):  # else somebody has come too late, and goes again
             self.held.discard(slot)
             self._free.setdefault(slot.size, []).append(slot)
+
+    def renew(self, slot: Slot) -> None:
+        """Let no reference to a slot lead there any more."""
+        slot.gen += 1
+        self.control.gens[slot.index] = slot.gen
 
     def forget(self, reader: int) -> None:
         """Count a reader as gone, who is proven dead."""

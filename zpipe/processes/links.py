@@ -23,7 +23,7 @@ from zpipe.processes.flood import SHUT_OUT_S, Flood
 from zpipe.transport import sockets
 from zpipe.transport.admission import Admission
 from zpipe.transport.keys import Keys
-from zpipe.transport.shared import SHARED_MIN, Gone, SharedMemory
+from zpipe.transport.shared import SHARED_MIN, SharedMemory
 from zpipe.values import context
 from zpipe.values.errors import ConfigError, ProtocolError
 from zpipe.wire import frames
@@ -94,6 +94,7 @@ class Links:
     ) -> None:  # fmt: skip
         self.worker = worker
         self.memory = memory
+        self.told_of_memory = False
         self.shares = False  # whether arrays are made in shared memory
         self.unshared: set[int] = set()  # senders whose references lead nowhere
         self.stage = stage
@@ -157,10 +158,10 @@ class Links:
             raise ProtocolError("reference to shared memory where there is none")
         try:
             message.run.buffers = tuple(map(self.memory.attach, message.run.buffers))
-        except Gone:
-            raise
         except ProtocolError:
-            self.unshared.add(message.src)  # it comes again, over a link that does without
+            link = None if self.worker.inlet is None else self.worker.inlet.links.get(message.src)
+            if link is not None and link.gen == message.gen:  # else it comes late, over a link that is no more
+                self.unshared.add(message.src)  # it comes again, over a link that does without
             raise
 
     @property
@@ -202,6 +203,13 @@ class Links:
         if self.memory is None:
             return
         self.memory.look(now_s)
+        if self.memory.full and not self.told_of_memory:
+            self.told_of_memory = True
+            kept = ", ".join(f"{name} {nbytes // 2**20} MiB" for name, nbytes in self.memory.holders().items())
+            self.warn(
+                f"no room for an array in the {self.memory.nbytes // 2**20} MiB that are shared; of what everybody "
+                f"else has done with is kept: {kept or 'nothing'}; arrays that find none are copied"
+            )
         is_read = any(link.shares for link in self.worker.outlet.links.values())
         if is_read != self.shares:
             self.shares = is_read
@@ -226,7 +234,8 @@ class Links:
         """Return what the links of each outgoing edge go over; in any thread."""
         edges: dict[int, set[str]] = {}
         for entry in list(self.data.values()):
-            edges.setdefault(entry.link.peer.edge, set()).add(entry.transport)
+            names = {entry.transport, "shm"} if entry.link.shares else {entry.transport}
+            edges.setdefault(entry.link.peer.edge, set()).update(names)
         return edges
 
     def close(self) -> None:

@@ -116,6 +116,9 @@ class Watch:
         if row["counters"].get("unreached") and self._first(worker, ""):
             line = f"{worker} cannot reach a worker beside it: {where} says which, and why"
             yield happened("warning", line, stage=row["stage"], worker=worker)
+        if row["counters"].get("unshared") and self._first(worker, "shared"):
+            line = f"{worker} has no more room in shared memory, and copies arrays: {where} says who keeps it"
+            yield happened("warning", line, stage=row["stage"], worker=worker)
 
     def _first(self, worker: str, what: str) -> bool:
         """Tell whether this is not yet said of the worker, and note it."""
