@@ -65,6 +65,8 @@ def to_map(
             raise UnfitError(f"a numpy array of {value.nbytes} bytes, more than {raw_max},")
         elif share is not None and (shared := share(value)) is not None:
             dtype = dtype.newbyteorder("<")
+            if value.base is None:  # as where nothing is shared: a stage that writes to it again hears of it everywhere
+                value.flags.writeable = False
             data = raw(shared)
         else:
             array = _still(value, np.ascontiguousarray(np.asarray(value), dtype=dtype.newbyteorder("<")))
