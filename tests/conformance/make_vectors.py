@@ -171,8 +171,19 @@ def allowed_data() -> list[Any]:
 
 def allowed_rest() -> list[Any]:
     numbers = {"limit": 64, "limit_bytes": 2**20, "base": 10, "got": 12, "consumed": 11, "echo": 13}
-    plain = {"type": "ACK", **ENDS, **numbers, "state": 0, "quiet": 0, "ranges": [], "wants": [], "full": False}
+    plain = {
+        "type": "ACK",
+        **ENDS,
+        **numbers,
+        "state": 0,
+        "quiet": 0,
+        "ranges": [],
+        "wants": [],
+        "full": False,
+        "shares": False,
+    }
     info = {"proto": [1, 0], "acks": ["ipc:///run/a"], "stage": "clean", "inc": 5}
+    memory = [4711, 12, "0123456789abcdef"]
     sync = common(3, 48) + struct.pack(">QB7x", 99, 1)
     return [
         sent("ACK of nothing above base", [ack(pack([[], []]))], plain),
@@ -181,6 +192,7 @@ def allowed_rest() -> list[Any]:
         sent("ACK of a worker that drains", [ack(pack([[], []]), state=1, quiet=1)],
              plain | {"state": 1, "quiet": 1}),
         sent("ACK of a worker that holds too much", [ack(pack([[], [], True]))], plain | {"full": True}),
+        sent("ACK of a worker that reads shared memory", [ack(pack([[], [], False, True]))], plain | {"shares": True}),
         sent("ACK with crc", [ack(pack([[[12, 14]], [1]]), crc=True)],
              plain | {"ranges": [[12, 14]], "wants": [1]}, crc=True),
         sent("ACK with a third part of another kind", [ack(pack([[], [], "new"]))], plain, one_way=True),
@@ -189,6 +201,8 @@ def allowed_rest() -> list[Any]:
         sent("SYNC of a longer header", [common(3, 50) + struct.pack(">QB7x", 99, 0) + b"\1\2"],
              {"type": "SYNC", **ENDS, "hi": 99, "blocked": False}, one_way=True),
         sent("OPEN", [common(2, 32) + pack(info)], {"type": "OPEN", **ENDS, "info": info}),
+        sent("OPEN of a worker that shares memory", [common(2, 32) + pack(info | {"memory": memory})],
+             {"type": "OPEN", **ENDS, "info": info | {"memory": memory}}),
         sent("OPEN with crc", [opening(pack(info))], {"type": "OPEN", **ENDS, "info": info}, crc=True),
         sent("OPEN with room for a crc", [opening(pack(info), crc=False)], {"type": "OPEN", **ENDS, "info": info},
              one_way=True),
@@ -223,7 +237,8 @@ def hostile_frames() -> list[Any]:
         refused("buffers that did not come", [data(pack([7]), nbuf=1)], "0 raw buffers where the header says 1"),
         refused("buffers nobody announced", [one, b"x"], "1 raw buffers where the header says 0"),
         refused("one flipped bit", [flipped], "crc is"),
-        refused("unknown flag", [data(pack([7]), flags=4)], "flags 0x04"),
+        refused("unknown flag", [data(pack([7]), flags=8)], "flags 0x08"),
+        refused("references that are not there", [data(pack([7]), flags=4)], "flagged and there are none"),
         refused("no items", [data(b"", n=0)], "run of 0 items"),
         refused("too many items", [data(pack([7]), n=2**16 + 1)], "run of 65537 items"),
         refused("an unknown mark", [data(marks=b"\5")], "marks go from 0 to 4"),

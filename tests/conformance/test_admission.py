@@ -186,7 +186,7 @@ def test_a_strange_question_gets_a_no_and_the_next_its_answer(
 def test_the_key_of_who_asks_is_known_to_the_registry(ctx: sockets.Context, outside: sockets.Context) -> None:
     admission = Admission(ctx, [FRIEND.public])
     router, address = sockets.router(ctx, "tcp://127.0.0.1:0", SERVER)
-    dealer = sockets.dealer(outside, address, b"12345678", FRIEND)
+    dealer, _ = sockets.dealer(outside, address, b"12345678", FRIEND)
     sockets.ask(dealer, b"hello")
     assert router.poll(DEADLINE_MS, sockets.IN)
     assert sockets.receive_of(router) == ([b"12345678", b"hello"], FRIEND.public)

@@ -105,7 +105,7 @@ def test_the_sending_end_of_a_link_has_its_options(ctx: sockets.Context, tmp_pat
 
 def test_both_sides_of_the_dialogue_have_their_options(ctx: sockets.Context) -> None:
     registry, address = sockets.router(ctx, "tcp://127.0.0.1:0")
-    worker = sockets.dealer(ctx, address, b"12345678")
+    worker, _ = sockets.dealer(ctx, address, b"12345678")
     beats = (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT, zmq.LINGER)
     assert options(registry, *beats) == options(worker, *beats) == [200, 800, 0]
     assert options(worker, zmq.RECONNECT_IVL, zmq.RECONNECT_IVL_MAX, zmq.IMMEDIATE) == [20, 500, 0]
@@ -216,7 +216,7 @@ def test_what_is_no_address_is_one_clear_line(ctx: sockets.Context, text: str) -
 @pytest.mark.parametrize("identity", [b"\0\0\0\0\0\0\0\1", b"\xff" * 8, None])
 def test_the_dialogue_goes_both_ways(ctx: sockets.Context, identity: bytes | None) -> None:
     registry, address = sockets.router(ctx, "tcp://127.0.0.1:0")
-    worker = sockets.dealer(ctx, address, identity)
+    worker, _ = sockets.dealer(ctx, address, identity)
     assert worker.poll(DEADLINE_MS, sockets.OUT)
     assert sockets.ask(worker, b"hello")
     peer, payload = take(registry)
@@ -234,7 +234,7 @@ def test_an_answer_to_nobody_is_dropped(ctx: sockets.Context) -> None:
 def test_what_a_registry_said_before_it_left_is_still_read(ctx: sockets.Context) -> None:
     own = sockets.context()
     registry, address = sockets.router(own, "tcp://127.0.0.1:0")
-    worker = sockets.dealer(ctx, address, b"12345678")
+    worker, _ = sockets.dealer(ctx, address, b"12345678")
     monitor = sockets.watch(worker)
     sockets.ask(worker, b"bye")
     take(registry)
@@ -250,7 +250,7 @@ def test_what_a_registry_said_before_it_left_is_still_read(ctx: sockets.Context)
 def test_a_registry_that_comes_back_is_seen_and_heard(ctx: sockets.Context) -> None:
     own = sockets.context()
     _, address = sockets.router(own, "tcp://127.0.0.1:0")
-    worker = sockets.dealer(ctx, address, b"12345678")
+    worker, _ = sockets.dealer(ctx, address, b"12345678")
     monitor = sockets.watch(worker)
 
     def wait_for(news: str) -> None:
@@ -270,7 +270,7 @@ def test_a_registry_that_comes_back_is_seen_and_heard(ctx: sockets.Context) -> N
 def test_a_new_connection_takes_over_its_identity(ctx: sockets.Context) -> None:
     registry, address = sockets.router(ctx, "tcp://127.0.0.1:0")
     for words in (b"first", b"second"):
-        worker = sockets.dealer(ctx, address, b"12345678")
+        worker, _ = sockets.dealer(ctx, address, b"12345678")
         assert worker.poll(DEADLINE_MS, sockets.OUT)
         sockets.ask(worker, words)
         assert take(registry) == [b"12345678", words]

@@ -71,6 +71,8 @@ def described(message: frames.Message) -> dict[str, Any]:
         items = as_json(body.decode_run(run))
         return {"type": kind, **ends, "seq": message.seq, "run": told, "items": items}
     rest = {n: getattr(message, n) for n in type(message).__slots__ if n not in ends}
+    if isinstance(message, frames.Open):
+        del rest["shares"]  # what a reader has found, not what it was told
     if isinstance(message, frames.Ack):
         rest["ranges"] = [list(pair) for pair in message.ranges]
     return {"type": kind, **ends, **rest}
