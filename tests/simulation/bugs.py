@@ -440,13 +440,6 @@ class WritesWhatIsRead(Slots):
             self._free.setdefault(slot.size, []).append(slot)
 
 
-class KeepsTheGeneration(Slots):
-    """A reference that comes too late is taken for one to what is in the slot by now."""
-
-    def renew(self, slot: Slot) -> None:
-        pass
-
-
 class TakesTheDisownedForDead(World):
     """What a worker reads is written anew when it was declared dead, and it lives."""
 
@@ -563,7 +556,6 @@ BUGS = tuple(
         (ForgetsReaches, "a resumed run that was told to stop makes again what its sources had made"),
         (ForgetsThatItWasToStop, "a run whose stages have seen the end finishes, resumed or not"),
         (WritesWhatIsRead, "shared memory is written anew when no reader has a view of it"),
-        (KeepsTheGeneration, "a reference names what was in a slot when it was sent"),
         (TakesTheDisownedForDead, "a reader counts as gone when it is proven dead"),
         (SyncsNoSaves, "a save is on the disk before what it covers is acknowledged"),
     )

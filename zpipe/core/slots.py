@@ -87,16 +87,12 @@ class Slots:
         """Free a slot unless it is read: who reads it may hand it on, so it keeps its generation that long."""
         if self.control.is_read(slot.index):
             return
-        self.renew(slot)
+        slot.gen += 1
+        self.control.gens[slot.index] = slot.gen  # no reference leads there any more
         self.control.fence()
         if not self.control.is_read(slot.index):  # else somebody has come too late, and goes again
             self.held.discard(slot)
             self._free.setdefault(slot.size, []).append(slot)
-
-    def renew(self, slot: Slot) -> None:
-        """Let no reference to a slot lead there any more."""
-        slot.gen += 1
-        self.control.gens[slot.index] = slot.gen
 
     def forget(self, reader: int) -> None:
         """Count a reader as gone, who is proven dead."""
