@@ -222,7 +222,8 @@ class SharedMemory:
 
     def empty(self, nbytes: int) -> np.ndarray[Any, Any] | None:
         """Return uint8 (nbytes,) to be written in the own pool; None without room, or where to copy costs less."""
-        self._end()
+        if self._ended:
+            self._end()
         own = self._own
         if own is None or nbytes < SHARED_MIN:
             return None
@@ -243,7 +244,7 @@ class SharedMemory:
         import numpy as np
 
         little = value.dtype.newbyteorder("<")
-        root = root_of(value)
+        root = root_of(value.base)
         if root is not None and id(root) in self._leases and value.flags.c_contiguous and value.dtype == little:
             value.flags.writeable = root.flags.writeable = False
             return value.reshape(-1).view(np.uint8).data.toreadonly()
@@ -262,7 +263,7 @@ class SharedMemory:
             lease = None if root is None else self._leases.get(id(root))
             if lease is None:
                 return None
-            ahead = _address(buffer) - root.__array_interface__["data"][0]  # type: ignore[union-attr]
+            ahead = 0 if buffer.obj is root else _address(buffer) - _address(root.data)  # type: ignore[union-attr]
             found.append(
                 _REF.pack(
                     lease.pool.token, self._pid, lease.pool.fd, lease.index, lease.gen, lease.arena, lease.size,
@@ -275,7 +276,8 @@ class SharedMemory:
 
     def attach(self, ref: Any) -> memoryview:
         """Return the bytes that a reference stands for, read-only.  Raises Gone and other ProtocolErrors."""
-        self._end()
+        if self._ended:
+            self._end()
         if len(ref) != _REF.size:
             raise ProtocolError(f"reference of {len(ref)} bytes to shared memory: {_REF.size} are right")
         token, pid, fd, index, gen, arena, size, start, nbytes = _REF.unpack(ref)
@@ -358,15 +360,16 @@ class SharedMemory:
 
 def root_of(value: Any) -> np.ndarray[Any, Any] | None:
     """Return the array that owns the bytes of an array or a memoryview of one, None for anything else."""
+    import numpy as np
+
     found = None
-    while value is not None:
+    while True:
         if isinstance(value, memoryview):
             value = value.obj
-        elif hasattr(value, "__array_interface__"):
+        elif isinstance(value, np.ndarray):
             found, value = value, value.base
         else:
-            break
-    return found
+            return found
 
 
 def _address(view: memoryview) -> int:
