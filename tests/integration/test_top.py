@@ -80,7 +80,7 @@ def test_one_look_tells_of_stages_and_edges_as_json_and_as_a_table(place: Place)
         assert 0 < stage["p50_s"] <= stage["p95_s"] <= stage["p99_s"]
     assert stages["slowly"]["p50_s"] > 0.0009  # it sleeps for 1 ms
     for edge, (above, below) in zip(look["edges"], (("slowly", "double"), ("double", "lines")), strict=True):
-        assert (edge["from"], edge["to"], edge["transports"]) == (above, below, ["ipc"])
+        assert (edge["from"], edge["to"], edge["transports"]) == (above, below, ["ipc", "shm"])
         assert edge["bytes_s"] > 0 and 0 < edge["p50_s"] <= edge["p95_s"]
     done = place.run("top", "--once")
     assert (done.code, done.err) == (0, "")
