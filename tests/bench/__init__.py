@@ -1,1 +1,1 @@
-"""What a relay costs through zpipe, beside plain sockets and queues: `python -m tests.bench`."""
+"""What eight workloads cost through zpipe, beside plain sockets and queues: `python -m tests.bench`."""

@@ -1,89 +1,97 @@
-"""Run the relay at every size by every way, interleaved, and print medians.
+"""Run every workload by every way, interleaved, and print medians.
 
-python -m tests.bench --rounds 5 --out now.jsonl --compare before.jsonl
+python -m tests.bench --rounds 15 --out now.jsonl --compare before.jsonl --plot now.png
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import sys
-import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench import report
-from tests.bench.peers import WAYS
-from tests.bench.relay import HOPS, LOADS, ROLES, Load
+from tests.bench.measure import measure
+from tests.bench.ways import WAYS, Way
+from tests.bench.workloads import LOADS, STREAM, WORK, Load
+
+KILL_EVERY = 5  # rounds
+KILLED = "zpipe"  # the way that has to bear it
 
 
-def measure(load: Load, way: str) -> report.Row:
-    """Run one load by one way.  Raises RuntimeError when its sink did not get every item."""
-    others, started_s = _busy_s() - _own_s(), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="zb-") as folder:
-        WAYS[way](load, Path(folder))
-        found = {path.stem: path for path in Path(folder).rglob("*.json") if path.stem in ROLES}
-        if len(found) < len(ROLES):
-            raise RuntimeError(f"{way} at {load.name}: no times from {sorted(set(ROLES) - found.keys())}")
-        times = {role: json.loads(path.read_text()) for role, path in found.items()}
-    others = (_busy_s() - _own_s() - others) / (time.monotonic() - started_s)
-    if times["sink"]["check"] != load.check():
-        raise RuntimeError(f"{way} at {load.name}: the sink read other bytes than were sent")
-    seconds = times["sink"]["wall_ns"] / 1e9
-    return {
-        "load": load.name, "way": way, "nbytes": load.nbytes, "items_s": load.count / seconds,
-        "hop_us": 1e6 * seconds / load.count / HOPS,
-        "cpu_us": {role: times[role]["cpu_ns"] / 1e3 / load.count for role in ROLES},
-        "others": max(0.0, others),
-    }  # fmt: skip
+def plan(number: int, loads: list[Load], ways: list[Way], *, kill: bool) -> Iterator[tuple[Load, Way, bool]]:
+    """Return what a round consists of: a load by all its ways, then, in some rounds, with a worker killed."""
+    for load in loads:
+        for way in ways:
+            if load.name in way.loads:
+                yield load, way, False
+        if kill and number % KILL_EVERY == 0 and load.kind in (STREAM, WORK):
+            yield load, WAYS[KILLED], True
 
 
-def _busy_s() -> float:
-    """Return the CPU seconds that the whole machine has spent; 0 where that is not to be had."""
-    try:
-        with open("/proc/stat") as file:
-            user, nice, system, _, _, irq, softirq, *_ = map(int, file.readline().split()[1:])
-    except OSError:
-        return 0.0
-    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+def selected(names: list[str]) -> list[Load]:
+    """Return the loads of these names; W4 are W4x1 and W4x2, and W1 is also W1-bytes."""
+    return [load for load in LOADS.values() if load.name in names or load.name[:2] in names]
 
 
-def _own_s() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(u.ru_utime + u.ru_stime for u in used)
-
-
-def _read(path: Path) -> list[report.Row]:
+def read(path: Path) -> list[report.Row]:
+    """Read the rows that an --out has written."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def main() -> int:
-    """Returns 1 when something is slower than in the file compared with."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="append a JSON line per measurement")
-    parser.add_argument("--compare", type=Path, help="an earlier --out: name what is over 15 %% slower now")
-    parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS), metavar="LOAD")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
-    options = parser.parse_args()
-    before = _read(options.compare) if options.compare else []
+def run(options: argparse.Namespace) -> list[report.Row]:
+    """Run all rounds and return their rows."""
     rows: list[report.Row] = []
+    loads, ways = selected(options.only), [WAYS[name] for name in options.ways]
     for number in range(options.rounds):
-        for load in options.loads:
-            for way in options.ways:
-                row = {"round": number, "time": time.time(), **measure(LOADS[load], way)}
-                rows.append(row)
-                print(f"round {number}: {load} {way} {row['items_s']:,.0f}/s", file=sys.stderr)
-                if options.out:
-                    with options.out.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
+        for load, way, kill in plan(number, loads, ways, kill=options.kill):
+            row = {"round": number, "time": time.time(), **measure(load, way, number, kill=kill)}
+            rows.append(row)
+            shown = ", ".join(
+                f"{name} {value if isinstance(value, str) else f'{value:,.6g}'}"
+                for name, value in row["numbers"].items()
+            )
+            print(f"round {number}: {load.name} {way.name}{' killed' if kill else ''}: {shown}", file=sys.stderr)
+            if options.out:
+                with options.out.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+    return rows
+
+
+def main() -> int:
+    """Returns 1 when something is worse than in the file compared with."""
+    names = sorted({name[:2] for name in LOADS} | set(LOADS))
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", nargs="+", choices=names, default=list(LOADS), metavar="LOAD")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
+    parser.add_argument("--kill", action="store_true", help="in every 5th round run zpipe with a worker killed too")
+    parser.add_argument("--out", type=Path, help="append a JSON line per measurement")
+    parser.add_argument("--compare", type=Path, help="an earlier --out: name what is worse now")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the ratios; needs matplotlib")
+    parser.add_argument(
+        "--others",
+        type=float,
+        default=float("inf"),
+        metavar="CORES",
+        help="leave out of the table what was measured while others used more of the machine",
+    )
+    parser.add_argument("--read", type=Path, metavar="OUT", help="run nothing: show the rows of an --out")
+    options = parser.parse_args()
+    before = read(options.compare) if options.compare else []
+    rows = read(options.read) if options.read else run(options)
+    rows, before = ([row for row in some if row["others"] <= options.others] for some in (rows, before))
     print(report.table(rows))
-    slower = report.regressions(rows, before)
-    for line in slower:
-        print(f"slower: {line}")
-    return 1 if slower else 0
+    if options.plot:
+        from tests.bench.plot import draw
+
+        draw(rows, options.plot)
+    worse = report.regressions(rows, before)
+    for line in worse:
+        print(f"worse: {line}")
+    return 1 if worse else 0
 
 
 if __name__ == "__main__":
