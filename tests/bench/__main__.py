@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -80,6 +81,7 @@ def main() -> int:
     )
     parser.add_argument("--read", type=Path, metavar="OUT", help="run nothing: show the rows of an --out")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started ends with it
     before = read(options.compare) if options.compare else []
     rows = read(options.read) if options.read else run(options)
     rows, before = ([row for row in some if row["others"] <= options.others] for some in (rows, before))
