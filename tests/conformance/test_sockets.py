@@ -250,8 +250,7 @@ def test_what_a_registry_said_before_it_left_is_still_read(ctx: sockets.Context)
 def test_a_registry_that_comes_back_is_seen_and_heard(ctx: sockets.Context) -> None:
     own = sockets.context()
     _, address = sockets.router(own, "tcp://127.0.0.1:0")
-    worker, _ = sockets.dealer(ctx, address, b"12345678")
-    monitor = sockets.watch(worker)
+    worker, monitor = sockets.dealer(ctx, address, b"12345678")
 
     def wait_for(news: str) -> None:
         while sockets.watched(monitor) != news:
