@@ -234,8 +234,7 @@ def test_an_answer_to_nobody_is_dropped(ctx: sockets.Context) -> None:
 def test_what_a_registry_said_before_it_left_is_still_read(ctx: sockets.Context) -> None:
     own = sockets.context()
     registry, address = sockets.router(own, "tcp://127.0.0.1:0")
-    worker, _ = sockets.dealer(ctx, address, b"12345678")
-    monitor = sockets.watch(worker)
+    worker, monitor = sockets.dealer(ctx, address, b"12345678")
     sockets.ask(worker, b"bye")
     take(registry)
     sockets.answer(registry, b"12345678", b"ok")
