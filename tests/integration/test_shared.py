@@ -9,16 +9,17 @@ import pytest
 from tests.real import Place, lines
 
 STAGES = """
-import hashlib
-import os
-import signal
+import mmap
+import time
 import numpy as np
 import zpipe as zp
+from zpipe.transport.shared import root_of
 
 def images(count=200, side=300, start=0):
     for n in range(start, count):
         image = zp.empty((side, side), np.uint8)
         image[:] = n % 251
+        time.sleep(0.001)  # memory is shared some hundredths of a second after the links are up
         yield {"n": n, "image": image}
 
 def check(item):
@@ -40,6 +41,8 @@ class Keeps:
     def __call__(self, item):
         if item["n"] % 10 == 0:
             self.kept.append(item)
+        if isinstance(getattr(root_of(item["image"]).base, "obj", None), mmap.mmap):
+            (zp.run_folder() / "shared").touch()
         for kept in self.kept:
             check(kept)
         return item
@@ -96,6 +99,7 @@ def test_images_stay_where_they_were_made(images: Place) -> None:
     done = images.run("run", images.pipeline(CHAIN))
     assert done.code == 0, done.err
     assert numbers(done.folder) == sorted([*range(200), *range(200)])
+    assert (done.folder / "shared").exists()  # three stages below where they were made
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -103,3 +107,4 @@ def test_kills_tear_nothing_and_leave_nothing(images: Place, seed: int) -> None:
     done = images.run("run", images.pipeline(CHAIN), "--set", "images.count=600", "--chaos", "0.5", "--seed", str(seed))
     assert done.code == 0, done.err
     assert numbers(done.folder) == sorted([*range(600), *range(600)])
+    assert (done.folder / "shared").exists()

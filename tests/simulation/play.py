@@ -85,11 +85,10 @@ def play(
 
 def _is_rightly_given_up(world: World, plan: Plan, said: str) -> bool:
     """Tell whether a run has ended at an item that, by chance, as many workers died of as its stage lets it."""
+    allowed = {stage.name: stage.deaths for stage in plan.stages}
     return any(
-        world.deaths_of[stage.name, path] >= stage.deaths and f"stage {stage.name!r} at {path}: " in said
-        for stage in plan.stages
-        for name, path in list(world.deaths_of)
-        if name == stage.name
+        deaths >= allowed[stage] and f"stage {stage!r} at {path}: " in said
+        for (stage, path), deaths in world.deaths_of.items()
     )
 
 
