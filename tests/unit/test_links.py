@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from zpipe.core.limits import Limits
@@ -16,8 +18,12 @@ from zpipe.core.source import Position
 from zpipe.core.worker import Role, Worker
 from zpipe.processes.links import Links
 from zpipe.transport import sockets
+from zpipe.transport.shared import SHARED_MIN, SharedMemory
+from zpipe.values.paths import Run
 from zpipe.values.plan import EdgePlan
-from zpipe.wire.frames import Open
+from zpipe.wire import frames
+from zpipe.wire.body import encode_item, share_arrays
+from zpipe.wire.frames import Data, Open
 
 SENDER = Role(inputs=(), outputs=(EdgePlan(0, 0, 1, False),), partitions={0: (Position(), False)})
 RECEIVER = Role(inputs=(0,), outputs=())
@@ -26,10 +32,12 @@ DEADLINE_S = 60.0
 
 
 @contextmanager
-def opened(role: Role, folder: Path, said: list[str], transport: str = "ipc") -> Iterator[Links]:
+def opened(
+    role: Role, folder: Path, said: list[str], transport: str = "ipc", memory: SharedMemory | None = None
+) -> Iterator[Links]:  # fmt: skip
     links = Links(
         Worker(1, role, Limits()), host="127.0.0.1", sockets_dir=str(folder), transport=transport, stage="us",
-        save=lambda save: None, warn=said.append,
+        save=lambda save: None, warn=said.append, memory=memory,
     )  # fmt: skip
     links.names[THEM] = "them-1"
     try:
@@ -138,3 +146,27 @@ def test_nothing_is_said_of_a_receiver_that_takes_the_dial_and_is_in_a_long_call
 
 def test_a_peer_that_answers_nowhere_is_looked_for_in_its_log() -> None:
     assert sockets.trouble(["tcp://127.0.0.1:5"]) == "nothing answers at tcp://127.0.0.1:5: see the log of that worker"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is shared")
+def test_a_reference_that_leads_nowhere_comes_again_over_a_link_without(tmp_path: Path, gone: tuple[str]) -> None:
+    them, unknown = SharedMemory("them-1"), SharedMemory("unknown")
+    info = {"acks": list(gone), "memory": them.where}
+    assert unknown.where is not None
+    share_arrays(unknown.put, SHARED_MIN)
+    run = Run(0, 0, (), 1, [encode_item(np.zeros(SHARED_MIN, np.uint8))])
+    share_arrays(None)
+
+    def take(links: Links, message: frames.Message) -> None:
+        links._take(0.0, [memoryview(bytes(part)) for part in frames.encode(message, crc=False, refs=unknown.refs)])
+
+    with opened(RECEIVER, tmp_path, [], memory=SharedMemory("us-1")) as links:
+        assert links.worker.inlet is not None
+        take(links, Open(THEM, 1, 1, 0, info))
+        links.worker.flush()
+        assert links.worker.inlet.links[THEM].shares
+        unknown._own.close()  # type: ignore[union-attr]
+        take(links, Data(THEM, 1, 1, 0, 1, run))
+        assert (links.refused, links.worker.inlet.links[THEM].got) == (1, 0)
+        take(links, Open(THEM, 1, 2, 0, info))
+        assert not links.worker.inlet.links[THEM].shares

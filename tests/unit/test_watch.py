@@ -110,6 +110,14 @@ def test_a_worker_out_of_reach_is_one_warning_that_says_where_to_look(watch: Wat
     ]
 
 
+def test_a_worker_without_room_in_shared_memory_is_one_warning(watch: Watch) -> None:
+    rows = [row("clean-1", 1, counters={"unshared": n}) for n in (0, 1, 9)]
+    texts = [event.text for one in rows for event in watch.see(table(one)) if event.kind == "warning"]
+    assert texts == [
+        "clean-1 has no more room in shared memory, and copies arrays: /runs/t/logs/clean-1.log says who keeps it"
+    ]
+
+
 def test_who_waits_for_room_is_told_once_and_that_it_goes_on(watch: Watch) -> None:
     full = row("clean-1", 1, waits="cannot write x: No space left on device")
     seen(watch, row("clean-1", 1), row("clean-2", 2))

@@ -133,8 +133,8 @@ def _heard(channel: socket.socket, timeout_s: float) -> bytes:
         return b""
 
 
-def serve(orders: socket.socket, parent: int) -> None:
-    """Fork what is asked for until nobody can ask any more; returns nowhere but there."""
+def serve(orders: socket.socket) -> None:
+    """Fork what is asked for until nobody can ask any more; what is forked does not return."""
     orders.send(_READY)
     while True:
         order, fds, _, _ = socket.recv_fds(orders, ORDER_MAX, 2)
@@ -198,7 +198,7 @@ def main() -> int:
     for module in (*FORKED, "numpy"):
         importlib.import_module(module)
     set_command_line(sys.orig_argv[:-1])
-    serve(orders, parent)
+    serve(orders)
     return 0
 
 

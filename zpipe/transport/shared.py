@@ -48,10 +48,6 @@ _ROW = 4 * READERS
 _UNREAD = bytes(_ROW)
 
 
-class Gone(ProtocolError):
-    """What a reference names is no more: it came too late, over a link that is no more either."""
-
-
 class _Control(Control):
     """The first pages of a pool."""
 
@@ -275,7 +271,10 @@ class SharedMemory:
     # -- in -----------------------------------------------------------------------------------------
 
     def attach(self, ref: Any) -> memoryview:
-        """Return the bytes that a reference stands for, read-only.  Raises Gone and other ProtocolErrors."""
+        """Return the bytes that a reference stands for, read-only.  Raises ProtocolError.
+
+        A reference that comes too late, over a link that is no more, finds something else there: it is refused too.
+        """
         if self._ended:
             self._end()
         if len(ref) != _REF.size:
@@ -287,7 +286,7 @@ class SharedMemory:
         if index >= SLOTS or not _CONTROL <= arena <= start or start + nbytes > arena + size or not nbytes:
             raise ProtocolError("reference to shared memory outside of where arrays are")
         if not pool.reader.attach(index, gen):
-            raise Gone("reference to shared memory that was written anew")
+            raise ProtocolError("reference to shared memory that was written anew")
         try:
             root = pool.root(arena, size, start, nbytes)
         except (OSError, ValueError, OverflowError) as error:
