@@ -159,6 +159,8 @@ def allowed_data() -> list[Any]:
         items("a moment", data(b"\x91" + stamp), [{"time": noon}]),
         items("an array in a buffer of its own", data(pack([form]), arrays=True, nbuf=1), [meant],
               raw=(big.tobytes(),)),
+        items("two items with a buffer each", data(pack([form, [form, 1]]), n=2, arrays=True, nbuf=2),
+              [meant, [meant, 1]], n=2, raw=(big.tobytes(), big.tobytes())),
         items("a large array inline", data(pack([form | {b"data": big.tobytes()}]), arrays=True), [meant],
               one_way=True),
         items("text keys without a kind", data(pack([text_form]), arrays=True), [ring], one_way=True),
@@ -214,6 +216,8 @@ def allowed_rest() -> list[Any]:
 
 
 def hostile_frames() -> list[Any]:
+    form = {b"nd": True, b"type": "|u1", b"kind": b"", b"shape": (1,)}
+    raw, late = (form | {b"data": msgpack.ExtType(0x4E, number.to_bytes(4, "big"))} for number in (0, 1))
     one = data(pack([7]))
     checked = data(pack([7]), crc=True)
     checked_ack = ack(pack([[[12, 14]], []]), crc=True)
@@ -238,7 +242,7 @@ def hostile_frames() -> list[Any]:
         refused("buffers nobody announced", [one, b"x"], "1 raw buffers where the header says 0"),
         refused("one flipped bit", [flipped], "crc is"),
         refused("unknown flag", [data(pack([7]), flags=8)], "flags 0x08"),
-        refused("references that are not there", [data(pack([7]), flags=4)], "flagged and there are none"),
+        refused("references that are not there", [data(pack([7]), flags=4)], "they stand in one"),
         refused("no items", [data(b"", n=0)], "run of 0 items"),
         refused("too many items", [data(pack([7]), n=2**16 + 1)], "run of 65537 items"),
         refused("an unknown mark", [data(marks=b"\5")], "marks go from 0 to 4"),
@@ -249,9 +253,19 @@ def hostile_frames() -> list[Any]:
         refused("element overflows", [data(pack([7, 8]), n=2, elements=(2**32 - 1,))], "leaves the range"),
         refused("seq 0", [data(pack([7]), seq=0)], "seq 0"),
         refused("seq overflows", [data(pack([7, 8]), n=2, seq=2**64 - 1)], "seqs go from 1"),
-        refused("buffer without arrays", [data(pack([7]), nbuf=1), b"x"], "raw buffers: only one item"),
-        refused("buffer of two items", [data(pack([7, 8]), n=2, arrays=True, nbuf=1), b"x"], "only one item"),
-        refused("buffer of a mark", [data(marks=b"\1", flags=3, nbuf=1), b"x"], "only one item"),
+        refused("buffer without arrays", [data(pack([7]), nbuf=1), b"x"], "only items with arrays"),
+        refused("buffer of a mark", [data(marks=b"\1", flags=3, nbuf=1), b"x"], "only items with arrays"),
+        refused("a buffer that no item names", [data(pack([7, 8]), n=2, arrays=True, nbuf=1), b"x"], "are named"),
+        refused(
+            "a buffer that two items name",
+            [data(pack([raw, raw]), n=2, arrays=True, nbuf=1), b"\1"],
+            "raw buffer 1 is named",
+        ),
+        refused(
+            "buffers of two items out of turn",
+            [data(pack([late, late]), n=2, arrays=True, nbuf=2), b"\1", b"\2"],
+            "out of turn",
+        ),
         refused("SYNC with a body", [common(3, 48) + bytes(17)], "behind the header of SYNC"),
         refused("SYNC that is cut", [common(3, 48) + bytes(15)], "header length 48"),
         refused("SYNC with blocked 2", [common(3, 48) + struct.pack(">QB7x", 1, 2)], "blocked is 2"),

@@ -41,7 +41,7 @@ class Keeps:
     def __call__(self, item):
         if item["n"] % 10 == 0:
             self.kept.append(item)
-        if isinstance(getattr(root_of(item["image"]).base, "obj", None), mmap.mmap):
+        if isinstance(root_of(item["image"]).base, mmap.mmap):
             (zp.run_folder() / "shared").touch()
         for kept in self.kept:
             check(kept)

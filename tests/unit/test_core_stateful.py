@@ -47,8 +47,6 @@ FEW, ANY = st.integers(1, 5), st.integers(0, 10**6)
 class Part:
     """The item made at a position; it has bytes of its own."""
 
-    buffers = ()
-
     def __init__(self, nbytes: int) -> None:
         self.nbytes = nbytes
 

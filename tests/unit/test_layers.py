@@ -27,7 +27,7 @@ DOORS = {
     "zmq": {"zpipe.transport.sockets"},
     "msgpack": {"zpipe.wire.body"},
     "numpy": {
-        *("zpipe.values.context", "zpipe.wire.arrays", "zpipe.transport.shared"),
+        *("zpipe.values.context", "zpipe.wire.arrays", "zpipe.wire.uniform", "zpipe.transport.shared"),
         *("zpipe.stages", "zpipe.sinks.arrays"),
     },
     "pyarrow": {"zpipe.sinks.tables"},

@@ -14,8 +14,6 @@ from zpipe.wire.frames import Ack
 
 
 class Part:
-    buffers = ()
-
     def __init__(self, nbytes: int, output: str = "") -> None:
         self.nbytes = nbytes
         self.output = output

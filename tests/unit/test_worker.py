@@ -21,7 +21,7 @@ UP, ME, DOWN = 8, 1, 9  # incarnations
 
 
 class Part:
-    buffers = ()
+    room = 10
     nbytes = 10
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 STEPS = 8  # sizes between a power of two and the next: at most an eighth is wasted
@@ -137,6 +138,7 @@ class Reader:
         self.control.cells[index * self.control.readers + self.number] -= 1
 
 
+@lru_cache(maxsize=256)
 def rounded(nbytes: int) -> int:
     """Return the size of the slot for so many bytes, of which there are few different ones."""
     step = max(GRAIN, (1 << max(0, nbytes - 1).bit_length()) // 2 // STEPS)

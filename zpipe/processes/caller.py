@@ -18,7 +18,7 @@ from zpipe.core.worker import Worker
 from zpipe.processes import failpoints
 from zpipe.processes.blame import Blame
 from zpipe.processes.blocks import Blocks
-from zpipe.processes.joiner import Joiner, travels_alone
+from zpipe.processes.joiner import Joiner
 from zpipe.processes.patience import Patience
 from zpipe.processes.sourcecalls import SourceCalls
 from zpipe.processes.trouble import FAILURES, GIVEN_UP, Keeper, Spot, Steps, Trouble
@@ -205,7 +205,7 @@ class Caller:
         assert parent is not None
         for run, a, b in job.stretches:
             values, marks = self.values(run), run.marks
-            start, kinds, nbytes = a, bytearray(), 0
+            start, kinds, room = a, bytearray(), 0
             parts: list[Any] = []
             current.run = run
             began = since = clock()
@@ -226,7 +226,7 @@ class Caller:
                     self.busy_s += clock() - since
                     if parts:  # they need not wait for what comes of it
                         self.worker.emit(run.like(start, parts, bytes(kinds) if any(kinds) else None), parent)
-                        start, parts, kinds, nbytes = k, [], bytearray(), 0
+                        start, parts, kinds, room = k, [], bytearray(), 0
                     result = part = yield from trouble.handle(error, partial(self._again, values[k]), run, k)
                     began = since = clock()
                     fresh, current.run = True, run
@@ -241,17 +241,16 @@ class Caller:
                     parts.append(None)
                     kinds.append(Mark.TOMB)
                     continue
-                alone = travels_alone(part, self.limits)
-                if alone and parts:
+                if part.room >= frame_bytes and parts:
                     self.worker.emit(run.like(start, parts, bytes(kinds) if any(kinds) else None), parent)
-                    start, parts, kinds, nbytes = k, [], bytearray(), 0
+                    start, parts, kinds, room = k, [], bytearray(), 0
                 parts.append(part)
                 kinds.append(0)
-                nbytes += part.nbytes
+                room += part.room
                 now = clock()
-                if k + 1 < b and (alone or nbytes >= frame_bytes or now - began >= frame_s):
+                if k + 1 < b and (room >= frame_bytes or now - began >= frame_s):
                     self.worker.emit(run.like(start, parts, bytes(kinds) if any(kinds) else None), parent)
-                    start, parts, kinds, nbytes = k + 1, [], bytearray(), 0
+                    start, parts, kinds, room = k + 1, [], bytearray(), 0
                     self.busy_s += now - since
                     yield
                     began = since = clock()

@@ -5,27 +5,21 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from zpipe.core.limits import Limits
 from zpipe.core.outlet import Parent
 from zpipe.core.worker import Worker
 from zpipe.values.paths import Path, Run
 
 
-def travels_alone(part: Any, limits: Limits) -> bool:
-    """Tell whether an item makes a frame of its own: it has raw buffers, or fills the frame."""
-    return bool(part.buffers) or part.nbytes >= limits.frame_bytes
-
-
 def send(worker: Worker, run: Run, a: int, parts: list[Any], kinds: bytes, parent: Parent) -> None:
     """Send parts that stand at the items of a run from `a` on, within the bounds of a frame."""
-    limits = worker.limits
-    ends, nbytes = [0], 0
+    frame_bytes = worker.limits.frame_bytes
+    ends, room = [0], 0
     for k, part in enumerate(parts):
-        alone = part is not None and travels_alone(part, limits)
-        if ends[-1] < k and (alone or nbytes >= limits.frame_bytes):
+        takes = 0 if part is None else part.room
+        if ends[-1] < k and (takes >= frame_bytes or room >= frame_bytes):
             ends.append(k)
-            nbytes = 0
-        nbytes += 0 if part is None else limits.frame_bytes if alone else part.nbytes
+            room = 0
+        room += takes
     for start, end in pairwise([*ends, len(parts)]):
         marks = kinds[start:end]
         worker.emit(run.like(a + start, parts[start:end], marks if any(marks) else None), parent)
@@ -42,29 +36,29 @@ class Joiner:
         self.count = 0  # for whoever counts what it adds
         self.first: Path = ()
         self.last: Path = ()
-        self.alone = False  # what was added last travels alone
         self.name: tuple[int, int] = (0, 0)  # digest, epoch
         self.parts: list[Any] = []
         self.kinds = bytearray()
-        self.nbytes = 0
+        self.room = 0  # that they take up
 
     @property
     def full(self) -> bool:
-        return len(self.parts) >= self.limits.frame_items or self.nbytes >= self.limits.frame_bytes
+        return len(self.parts) >= self.limits.frame_items or self.room >= self.limits.frame_bytes
 
     def add(self, path: Path, digest: int, epoch: int, mark: int, part: Any) -> None:
         """Append an output; what does not follow the last one begins a run of its own."""
         if mark and not self.marked:
             return
-        alone = part is not None and travels_alone(part, self.limits)
-        if self.parts and (alone or self.alone or self.full or self.name != (digest, epoch) or not self._follows(path)):
+        room = 0 if part is None else part.room
+        fits = room < self.limits.frame_bytes and not self.full
+        if self.parts and not (fits and self.name == (digest, epoch) and self._follows(path)):
             self.flush()
         if not self.parts:
             self.first, self.name = path, (digest, epoch)
-        self.last, self.alone = path, alone
+        self.last = path
         self.parts.append(part)
         self.kinds.append(mark)
-        self.nbytes += 0 if part is None else part.nbytes
+        self.room += room
 
     def _follows(self, path: Path) -> bool:
         last = self.last
@@ -80,4 +74,4 @@ class Joiner:
                 digest=self.name[0], marks=kinds if any(kinds) else None,
             )  # fmt: skip
             self.worker.emit(run, self.parent)
-            self.parts, self.kinds, self.nbytes = [], bytearray(), 0
+            self.parts, self.kinds, self.room = [], bytearray(), 0

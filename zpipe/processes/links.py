@@ -157,7 +157,7 @@ class Links:
         if self.memory is None:
             raise ProtocolError("reference to shared memory where there is none")
         try:
-            message.run.buffers = tuple(map(self.memory.attach, message.run.buffers))
+            message.run.buffers = tuple(self.memory.attach(message.run.buffers[0]))
         except ProtocolError:
             link = None if self.worker.inlet is None else self.worker.inlet.links.get(message.src)
             if link is not None and link.gen == message.gen:  # else it comes late, over a link that is no more

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from zpipe.core.histogram import bucket
 from zpipe.core.source import Source
 from zpipe.core.work import Job
-from zpipe.processes.joiner import travels_alone
 from zpipe.values.errors import StageError
 from zpipe.values.paths import Mark, Run
 
@@ -35,14 +34,14 @@ class SourceCalls:
         if iterator is None:
             iterator = self.iterators[job.source] = self._begin(source, job.source)
         parts: list[Any] = []
-        nbytes = 0
+        nbytes = room = 0
         clock, frame_s = self.caller.clock, self.caller.limits.frame_s
         began = clock()
         ended = False
         position = partition.at.position
         here = Run(job.source, position, (), 1, None, epoch=partition.at.epoch)
         self.caller.current.run, self.caller.current.index = here, 0
-        room_bytes = min(self.caller.limits.frame_bytes, max(1, source.bytes_max - source.unsettled_bytes))
+        frame_bytes, bytes_left = self.caller.limits.frame_bytes, max(1, source.bytes_max - source.unsettled_bytes)
         count = 0
         while count < job.room:
             here.position = position + count
@@ -56,14 +55,14 @@ class SourceCalls:
             if not count:
                 self.caller.calls[bucket(clock() - began)] += 1
             part = self.caller.encoded(item, here, 0)
-            alone = travels_alone(part, self.caller.limits)
-            if alone and parts:
+            if part.room >= frame_bytes and parts:
                 self._positions(source, job.source, parts, nbytes)
                 parts, nbytes = [], 0
             parts.append(part)
             nbytes += part.nbytes
+            room += part.room
             count += 1
-            if alone or nbytes >= room_bytes or clock() - began >= frame_s:
+            if room >= frame_bytes or nbytes >= bytes_left or clock() - began >= frame_s:
                 break
         self.caller.busy_s += clock() - began
         if parts:

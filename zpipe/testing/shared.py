@@ -25,14 +25,13 @@ KEPT = 3  # parts that a worker that keeps some looks at again
 class Part:
     """An item as the simulator carries it: the value itself, and the bytes it pretends to have."""
 
-    __slots__ = ("nbytes", "output", "value")
-    buffers = ()
+    __slots__ = ("nbytes", "output", "room", "value")
 
     output: str
 
     def __init__(self, value: Any, nbytes: int) -> None:
         self.value = value
-        self.nbytes = nbytes
+        self.nbytes = self.room = nbytes
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,14 @@ class Ref:
 class Viewed:
     """A part in a slot."""
 
-    __slots__ = ("_shares", "nbytes", "output", "ref", "slot")
-    buffers = ()
+    __slots__ = ("_shares", "nbytes", "output", "ref", "room", "slot")
 
     output: str
 
     def __init__(self, shares: Shares, ref: Ref, nbytes: int, slot: Slot | None = None) -> None:
         self._shares = shares
         self.ref = ref
-        self.nbytes = nbytes
+        self.nbytes = self.room = nbytes
         self.slot = slot  # where this is the owner
 
     @property

@@ -31,6 +31,7 @@ SHARED_MIN = 16 * 1024  # bytes from which on an array is shared: below, to copy
 POOL_MAX = 2**30  # bytes of one pool
 SLOTS, READERS = 1024, 64
 NAME_MAX = 64  # bytes of a reader's name
+TOKEN = 16  # bytes
 ARENA_MIN = 16 * 2**20  # bytes; a further one is as large as all before it
 LOOK_S = 1.0  # how often it is looked whether those who hold something live
 
@@ -41,8 +42,9 @@ _GENS_AT = _NAMES_AT + READERS * NAME_MAX
 _CELLS_AT = _GENS_AT + 8 * SLOTS
 _CONTROL = _CELLS_AT + 4 * SLOTS * READERS
 _OWNER = READERS  # the byte that an owner has locked; those below it are readers'
-#                    token pid fd slot gen arena size start length
-_REF = struct.Struct("<16sIIIQQQQQ")
+_HANDLE = struct.Struct("<16sII")  # token pid fd
+_PLACE = struct.Struct("<IQQQQQ")  # slot gen arena size start length
+_REF = _HANDLE.size + _PLACE.size
 _LOCK = struct.Struct("hhqqi4x")  # struct flock of Linux on 64 bits
 _ROW = 4 * READERS
 _UNREAD = bytes(_ROW)
@@ -55,7 +57,7 @@ class _Control(Control):
         view = memoryview(pages)
         super().__init__(view[_GENS_AT:_CELLS_AT].cast("Q"), view[_CELLS_AT:_CONTROL].cast("I"), READERS)
         self.names = view[_NAMES_AT:_GENS_AT]
-        self._cells = view[_CELLS_AT:_CONTROL]
+        self._pages = pages
         self._lock = threading.Lock()
 
     def fence(self) -> None:
@@ -65,7 +67,8 @@ class _Control(Control):
 
     def is_read(self, slot: int) -> bool:
         """Tell whether a reader has a view of a slot."""
-        return self._cells[slot * _ROW : (slot + 1) * _ROW] != _UNREAD
+        at = _CELLS_AT + slot * _ROW
+        return self._pages[at : at + _ROW] != _UNREAD
 
 
 class _Pool:
@@ -74,19 +77,23 @@ class _Pool:
     def __init__(self, fd: int, token: bytes, prot: int) -> None:
         self.fd = fd
         self.token = token
+        self.handle = _HANDLE.pack(token, os.getpid(), fd)  # what others open it by
         self.control = _Control(mmap.mmap(fd, _CONTROL))
         self.leases = 0  # of this process
         self._prot = prot
         self._arenas: dict[int, mmap.mmap] = {}  # by where they begin
+        self._array: Any = None  # numpy's, loaded with the first
 
     def root(self, arena: int, size: int, start: int, nbytes: int) -> np.ndarray[Any, Any]:
-        """Return an array over a stretch; it lives as long as any view of it.  Raises OSError and ValueError."""
-        import numpy as np
-
+        """Return uint8 (nbytes,) over a stretch; it lives as long as any view of it.  Raises OSError and ValueError."""
         pages = self._arenas.get(arena)
         if pages is None:
+            import numpy as np
+
+            self._array = np.ndarray
             pages = self._arenas[arena] = mmap.mmap(self.fd, size, prot=self._prot, offset=arena)
-        return np.frombuffer(pages, np.uint8, nbytes, start - arena)
+        found: np.ndarray[Any, Any] = self._array((nbytes,), "u1", pages, start - arena)
+        return found
 
     def close(self) -> None:
         """Give the file back; what is mapped goes with the last view of it."""
@@ -99,7 +106,7 @@ class _Own(_Pool):
 
     def __init__(self, limit: int) -> None:
         fd = os.memfd_create("zpipe", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        token = secrets.token_bytes(16)
+        token = secrets.token_bytes(TOKEN)
         os.pwrite(fd, _HEAD.pack(_MAGIC, token), 0)
         os.ftruncate(fd, _CONTROL)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)  # no reader is ever cut off from its pages
@@ -161,18 +168,39 @@ class _Other(_Pool):
 
 
 class _Lease(weakref.ref["np.ndarray[Any, Any]"]):
-    """A root that lives, and the slot below it."""
+    """A root that lives, and what it is of: the slot of a pool, and where in it."""
 
-    __slots__ = ("arena", "gen", "index", "key", "pool", "size", "slot", "start")
+    __slots__ = ("index", "key", "place", "pool", "slot")
 
-    pool: _Pool
+    pool: Any
     slot: Slot | None  # of a pool of one's own
     key: int
     index: int
-    gen: int
-    arena: int
-    size: int
-    start: int
+    place: bytes
+
+    @property
+    def ref(self) -> bytes:
+        """Return the reference to all of it."""
+        return bytes(self.pool.handle + self.place)
+
+    def ref_of(self, ahead: int, nbytes: int) -> bytes:
+        """Return the reference to a part of it."""
+        index, gen, arena, size, start, _ = _PLACE.unpack(self.place)
+        return bytes(self.pool.handle + _PLACE.pack(index, gen, arena, size, start + ahead, nbytes))
+
+
+class _Forks:
+    """How often this process, or those that it is a copy of, forked: to ask the system who one is takes longer."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self.count += 1
+
+
+_forks = _Forks()
 
 
 class SharedMemory:
@@ -188,6 +216,7 @@ class SharedMemory:
         self._ended: deque[_Lease] = deque()
         self._looked_s = 0.0
         self._pid = os.getpid()
+        self._forks = _forks.count
 
     @property
     def where(self) -> list[Any] | None:
@@ -229,80 +258,90 @@ class SharedMemory:
             return None
         arena, size = own.arena_of(slot)
         root = own.root(arena, size, slot.start, nbytes)
-        self._lease(root, own, slot, (slot.index, slot.gen, arena, size, slot.start))
+        self._lease(root, own, slot, slot.index, _PLACE.pack(slot.index, slot.gen, arena, size, slot.start, nbytes))
         return root
 
-    def put(self, value: np.ndarray[Any, Any]) -> memoryview | None:
-        """Return the bytes of an array, little-endian and in C order, in shared memory; None without room.
+    def put(self, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
+        """Return uint8 (nbytes,), an array's bytes, little-endian and in C order, in shared memory; None without room.
 
         They are copied but for those that are there already, which nobody may write to from now on.
         """
         import numpy as np
 
-        little = value.dtype.newbyteorder("<")
-        root = root_of(value.base)
-        if root is not None and id(root) in self._leases and value.flags.c_contiguous and value.dtype == little:
+        root: Any = value.base
+        lease = self._leases.get(id(root))
+        if lease is None:
+            root = root_of(value)
+            lease = self._leases.get(id(root))
+        little = value.dtype if value.dtype.byteorder in "|<" else value.dtype.newbyteorder("<")
+        if lease is not None and value.flags.c_contiguous and value.dtype == little:
             value.flags.writeable = root.flags.writeable = False
-            return value.reshape(-1).view(np.uint8).data.toreadonly()
-        root = self.empty(value.nbytes)
-        if root is None:
-            return None
-        np.copyto(root.view(little).reshape(value.shape), value)
-        root.flags.writeable = False
-        return root.data
+            whole: np.ndarray[Any, Any] = root
+            if value.nbytes == len(whole):
+                return whole
+            return np.ndarray((value.nbytes,), np.uint8, whole, _address(value) - _address(whole))
+        copy = self.empty(value.nbytes)
+        if copy is not None:
+            np.copyto(np.ndarray(value.shape, little, copy), value)
+            copy.flags.writeable = False
+        return copy
 
-    def refs(self, buffers: Sequence[Any]) -> list[bytes] | None:
+    def refs(self, buffers: Sequence[Any]) -> bytes | None:
         """Return the references that stand for these buffers, None when not all of them are shared."""
         found = []
         for buffer in buffers:
+            lease = self._leases.get(id(buffer))
+            if lease is not None:
+                found.append(lease.ref)
+                continue
             root = root_of(buffer)
-            lease = None if root is None else self._leases.get(id(root))
-            if lease is None:
+            lease = self._leases.get(id(root))
+            if lease is None or root is None:
                 return None
-            ahead = 0 if buffer.obj is root else _address(buffer) - _address(root.data)  # type: ignore[union-attr]
-            found.append(
-                _REF.pack(
-                    lease.pool.token, self._pid, lease.pool.fd, lease.index, lease.gen, lease.arena, lease.size,
-                    lease.start + ahead, len(buffer),
-                )
-            )  # fmt: skip
-        return found
+            found.append(lease.ref_of(_address(buffer) - _address(root), len(buffer)))
+        return b"".join(found)
 
     # -- in -----------------------------------------------------------------------------------------
 
-    def attach(self, ref: Any) -> memoryview:
-        """Return the bytes that a reference stands for, read-only.  Raises ProtocolError.
+    def attach(self, refs: Any) -> list[np.ndarray[Any, Any]]:
+        """Return uint8 (nbytes,), read-only, for each of the references.  Raises ProtocolError.
 
-        A reference that comes too late, over a link that is no more, finds something else there: it is refused too.
+        References that come too late, over a link that is no more, find something else there: they are refused too.
         """
         if self._ended:
             self._end()
-        if len(ref) != _REF.size:
-            raise ProtocolError(f"reference of {len(ref)} bytes to shared memory: {_REF.size} are right")
-        token, pid, fd, index, gen, arena, size, start, nbytes = _REF.unpack(ref)
-        pool = self._others.get(token) or self._open(pid, fd, token)
+        if len(refs) % _REF:
+            raise ProtocolError(f"references of {len(refs)} bytes to shared memory: each takes {_REF}")
+        return [self._attach(bytes(refs[at : at + _REF])) for at in range(0, len(refs), _REF)]
+
+    def _attach(self, ref: bytes) -> np.ndarray[Any, Any]:
+        pool = self._others.get(ref[:TOKEN])
         if pool is None:
-            raise ProtocolError("reference to memory that is not shared with this process")
+            token, pid, fd = _HANDLE.unpack_from(ref)
+            pool = self._open(pid, fd, token)
+            if pool is None:
+                raise ProtocolError("reference to memory that is not shared with this process")
+        place = ref[_HANDLE.size :]
+        index, gen, arena, size, start, nbytes = _PLACE.unpack(place)
         if index >= SLOTS or not _CONTROL <= arena <= start or start + nbytes > arena + size or not nbytes:
             raise ProtocolError("reference to shared memory outside of where arrays are")
         if not pool.reader.attach(index, gen):
             raise ProtocolError("reference to shared memory that was written anew")
         try:
             root = pool.root(arena, size, start, nbytes)
-        except (OSError, ValueError, OverflowError) as error:
+        except (OSError, ValueError, OverflowError, TypeError) as error:
             pool.reader.detach(index)
             raise ProtocolError(f"reference to shared memory that cannot be mapped: {error}") from None
-        self._lease(root, pool, None, (index, gen, arena, size, start))
-        return root.data
+        self._lease(root, pool, None, index, place)
+        return root
 
     # -- ends ---------------------------------------------------------------------------------------
 
     def _lease(
-        self, root: np.ndarray[Any, Any], pool: _Pool, slot: Slot | None, place: tuple[int, int, int, int, int]
+        self, root: np.ndarray[Any, Any], pool: _Pool, slot: Slot | None, index: int, place: bytes
     ) -> None:  # fmt: skip
         lease = _Lease(root, self._over)
-        lease.pool, lease.slot, lease.key = pool, slot, id(root)
-        lease.index, lease.gen, lease.arena, lease.size, lease.start = place
+        lease.pool, lease.slot, lease.key, lease.index, lease.place = pool, slot, id(root), index, place
         pool.leases += 1
         self._leases[lease.key] = lease
 
@@ -312,15 +351,16 @@ class SharedMemory:
         self._ended.append(lease)
 
     def _end(self) -> None:
+        is_copy = _forks.count != self._forks  # that a fork made: the views are not its
         while self._ended:
             lease = self._ended.popleft()
             pool = lease.pool
             pool.leases -= 1
-            if os.getpid() != self._pid:
-                continue  # a copy of the process that a fork made: the views are not its
-            if isinstance(pool, _Other):
+            if is_copy:
+                continue
+            if lease.slot is None:
                 pool.reader.detach(lease.index)
-            elif isinstance(pool, _Own) and lease.slot is not None:
+            else:
                 pool.slots.drop(lease.slot)
 
     def look(self, now_s: float) -> None:
@@ -371,10 +411,10 @@ def root_of(value: Any) -> np.ndarray[Any, Any] | None:
             return found
 
 
-def _address(view: memoryview) -> int:
+def _address(buffer: Any) -> int:
     import numpy as np
 
-    return int(np.frombuffer(view, np.uint8).__array_interface__["data"][0])
+    return int(np.asarray(buffer).__array_interface__["data"][0])
 
 
 def _lock(fd: int, byte: int) -> bool:

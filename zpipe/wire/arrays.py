@@ -28,8 +28,8 @@ _ARRAY_KEYS = frozenset((b"nd", b"type", b"kind", b"shape", b"data"))
 _SCALAR_KEYS = frozenset((b"nd", b"type", b"data"))
 
 
-# Returns the bytes of an array, little-endian and in C order, where they may stay; None without room.
-Share = Callable[["np.ndarray[Any, Any]"], memoryview | None]
+# Returns the bytes of an array, little-endian and in C order, as uint8 (nbytes,), where they may stay; None without room.
+Share = Callable[["np.ndarray[Any, Any]"], "np.ndarray[Any, Any] | None"]
 
 
 class UnfitError(ValueError):
@@ -37,14 +37,13 @@ class UnfitError(ValueError):
 
 
 def to_map(
-    value: object, raw: Callable[[memoryview], object], *, raw_min: int = RAW_MIN, raw_max: int = RAW_MAX,
+    value: object, raw: Callable[[Any], object], *, raw_min: int = RAW_MIN, raw_max: int = RAW_MAX,
     share: Share | None = None,
 ) -> dict[bytes, object] | None:  # fmt: skip
     """Return the map of a numpy array or scalar, None for anything else.
 
-    An array of at least `raw_min` bytes is handed to `raw`, whose answer stands in place of the data; it is
-    copied only when it is not C-contiguous and little-endian, or where `share` has room for it.  Raises UnfitError for
-    other dtypes.
+    An array of at least `raw_min` bytes is handed to `raw`, as `lasting` has it, and what that returns stands in place
+    of the data.  Raises UnfitError for other dtypes.
     """
     if "numpy" not in sys.modules:
         return None
@@ -54,7 +53,7 @@ def to_map(
         dtype = value.dtype
         if isinstance(value, np.ma.MaskedArray):
             raise UnfitError("a masked numpy array")
-        if _TYPES.fullmatch(dtype.str) is None or dtype.names is not None:
+        if not is_fit(dtype, 0):
             raise UnfitError(f"a numpy array of dtype {dtype}")
         if value.ndim > DIMS_MAX:
             raise UnfitError(f"a numpy array of {value.ndim} dimensions, more than {DIMS_MAX},")
@@ -63,21 +62,40 @@ def to_map(
             data = value.tobytes()
         elif value.nbytes > raw_max:
             raise UnfitError(f"a numpy array of {value.nbytes} bytes, more than {raw_max},")
-        elif share is not None and (shared := share(value)) is not None:
-            dtype = dtype.newbyteorder("<")
-            if value.base is None:  # as where nothing is shared: a stage that writes to it again hears of it everywhere
-                value.flags.writeable = False
-            data = raw(shared)
         else:
-            array = _still(value, np.ascontiguousarray(np.asarray(value), dtype=dtype.newbyteorder("<")))
-            dtype = array.dtype
-            data = raw(array.reshape(-1).view(np.uint8).data.toreadonly())
-        return {b"nd": True, b"type": dtype.str, b"kind": b"", b"shape": value.shape, b"data": data}
+            data, dtype = raw(lasting(value, share)), dtype.newbyteorder("<")
+        return form_of(dtype, value.shape, data)
     if isinstance(value, np.generic):
-        if _TYPES.fullmatch(value.dtype.str) is None or value.dtype.names is not None:
+        if not is_fit(value.dtype, 0):
             raise UnfitError(f"a numpy scalar of dtype {value.dtype}")
         return {b"nd": False, b"type": value.dtype.str, b"data": value.tobytes()}
     return None
+
+
+def is_fit(dtype: np.dtype[Any], dims: int) -> bool:
+    """Tell whether arrays of a dtype and so many dimensions may travel."""
+    return _TYPES.fullmatch(dtype.str) is not None and dtype.names is None and dims <= DIMS_MAX
+
+
+def form_of(dtype: np.dtype[Any], shape: tuple[int, ...], data: object) -> dict[bytes, object]:
+    """Return the map that stands for an array."""
+    return {b"nd": True, b"type": dtype.str, b"kind": b"", b"shape": shape, b"data": data}
+
+
+def lasting(value: np.ndarray[Any, Any], share: Share | None) -> Any:
+    """Return the bytes of an array, little-endian and in C order, with a len() of `nbytes`, to be sent from.
+
+    Where `share` has room they are what it returns, otherwise a memoryview, and copied only when the array is not
+    C-contiguous and little-endian, or could still be changed.  An array that owns its bytes becomes read-only.
+    """
+    if share is not None and (shared := share(value)) is not None:
+        if value.base is None:  # as where nothing is shared: a stage that writes to it again hears of it everywhere
+            value.flags.writeable = False
+        return shared
+    import numpy as np
+
+    array = _still(value, np.ascontiguousarray(np.asarray(value), dtype=value.dtype.newbyteorder("<")))
+    return array.reshape(-1).view(np.uint8).data.toreadonly()
 
 
 def _still(value: np.ndarray[Any, Any], array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -108,32 +126,43 @@ class Raw:
 
     __slots__ = ("view",)
 
-    def __init__(self, view: memoryview) -> None:
+    def __init__(self, view: Any) -> None:
         self.view = view
 
 
 class ArrayReader:
-    """Turn maps back into arrays while one body is decoded; `buffers` are its raw buffers.
+    """Turn maps back into arrays while one body is decoded; `buffers` are its raw buffers, each with a len() of bytes.
 
-    The arrays are read-only, unless `writable`: then each has a buffer that is writable, or a copy.
+    The arrays are read-only, unless `writable`: then each has a buffer that is writable, or a copy.  Where several
+    items are `joined` each counts its own buffers from 0, and they stand in the order in which they are named.
     """
 
-    __slots__ = ("buffers", "pending", "writable")
+    __slots__ = ("_base", "_taken", "buffers", "joined", "pending", "writable")
 
-    def __init__(self, buffers: Sequence[bytes | bytearray | memoryview], *, writable: bool = False) -> None:
+    def __init__(self, buffers: Sequence[Any], *, writable: bool = False, joined: bool = False) -> None:
         self.buffers = buffers
         self.pending = 0
         self.writable = writable
+        self.joined = joined
+        self._base = self._taken = 0
 
     def raw(self, data: bytes) -> Raw:
         """Return the raw buffer that the extension type's `data` names."""
         index = int.from_bytes(data, "big")
+        if self.joined:
+            if index == 0:
+                self._base = self._taken
+            index += self._base
+            if index != self._taken:
+                raise ProtocolError(f"raw buffer {index - self._base} of an item is named out of turn")
+            self._taken += 1
         if len(data) != 4 or index >= len(self.buffers):
             raise ProtocolError(f"raw buffer {index} is named but the message has {len(self.buffers)}")
         self.pending += 1
-        view = memoryview(self.buffers[index])
+        buffer = self.buffers[index]
         if not self.writable:
-            return Raw(view.toreadonly())
+            return Raw(buffer if hasattr(buffer, "flags") else memoryview(buffer).toreadonly())
+        view = memoryview(buffer)
         return Raw(memoryview(bytearray(view)) if view.readonly else view)
 
     def read(self, found: dict[Any, Any]) -> Any:
@@ -156,6 +185,8 @@ class ArrayReader:
         """Check that every raw buffer went into an array."""
         if self.pending:
             raise ProtocolError("a raw buffer is named outside of an array's data")
+        if self.joined and self._taken != len(self.buffers):
+            raise ProtocolError(f"{len(self.buffers)} raw buffers of which {self._taken} are named")
 
     def _array(self, form: dict[bytes, Any]) -> np.ndarray[Any, Any]:
         if form.get(b"kind", b"") not in (b"", ""):
@@ -168,7 +199,7 @@ class ArrayReader:
                 raise ProtocolError(f"array shape {shape!r:.60} holds {length!r:.20}, not a length")
         return _view(shape, read_dtype(form[b"type"]), self._data(form[b"data"]))
 
-    def _data(self, data: object) -> bytes | bytearray | memoryview:
+    def _data(self, data: object) -> Any:
         if type(data) is bytes:
             return bytearray(data) if self.writable else data
         if type(data) is Raw:
@@ -177,7 +208,7 @@ class ArrayReader:
         raise ProtocolError(f"array data is a {type(data).__name__}, neither bin nor a raw buffer")
 
 
-def _view(shape: Sequence[int], dtype: np.dtype[Any], data: bytes | bytearray | memoryview) -> np.ndarray[Any, Any]:
+def _view(shape: Sequence[int], dtype: np.dtype[Any], data: Any) -> np.ndarray[Any, Any]:
     import numpy as np
 
     needed = dtype.itemsize

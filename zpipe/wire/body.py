@@ -16,14 +16,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import lru_cache
+from math import prod
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped,unused-ignore]
 
 from zpipe.values.errors import EncodeError, ProtocolError
 from zpipe.values.paths import Run
-from zpipe.wire.arrays import RAW_CODE, RAW_MIN, ArrayReader, Share, UnfitError, to_map
+from zpipe.wire.arrays import (
+    RAW_CODE,
+    RAW_MAX,
+    RAW_MIN,
+    ArrayReader,
+    Share,
+    UnfitError,
+    form_of,
+    is_fit,
+    lasting,
+    to_map,
+)  # fmt: skip
 from zpipe.wire.scan import scan
+from zpipe.wire.uniform import FORMS_MAX, HEAD_MAX, Form, learn, read
 
 BODY_MAX = 64 * 2**20  # bytes
 JOINED_MAX = 2**20  # bytes
@@ -31,6 +45,7 @@ ELEMENTS_MAX = 2**17  # values and keys
 STATE_RAW_MIN = 4096  # bytes from which on an array of a state is a buffer: only what is not is limited
 NESTING_MAX = 1023  # of an item; the list of the items in a body is one more
 BUFFERS_MAX = 1024  # raw buffers of one item; further arrays travel inline
+ALONE = 2**62  # the room of an item that takes a message for itself
 UNCHECKED_MAX = 1024  # bytes up to which a lying length prefix costs less than looking for it
 SHORT_MAX = 4096  # values of a list up to which a lie costs little: nested as deep as may be, 32 MiB
 
@@ -42,19 +57,24 @@ Buffer = bytes | bytearray | memoryview
 class Encoded:
     """One item as it travels: `head` is its msgpack, `buffers` the raw buffers that the head names.
 
-    `arrays` tells that the head holds array forms, so that a reader must look for them; `output` names the
-    output that it is sent to, and is only set by a stage with named ones.
+    `arrays` tells that the head holds array forms, so that a reader must look for them; `room` is what it takes up of
+    a message's bytes, in which what lies in shared memory counts for an eighth; `output` names the output that it is
+    sent to, and is only set by a stage with named ones.
     """
 
-    __slots__ = ("arrays", "buffers", "head", "nbytes", "output")
+    __slots__ = ("arrays", "buffers", "head", "nbytes", "output", "room")
 
     output: str
 
-    def __init__(self, head: bytes, buffers: tuple[memoryview, ...] = (), arrays: bool = False) -> None:
+    def __init__(self, head: bytes, buffers: tuple[Any, ...] = (), arrays: bool = False) -> None:
         self.head = head
         self.buffers = buffers
         self.arrays = arrays
-        self.nbytes = len(head) + sum(map(len, buffers)) if buffers else len(head)
+        if not buffers:
+            self.nbytes = self.room = len(head)
+            return
+        self.nbytes = len(head) + sum(map(len, buffers))
+        self.room = ALONE if memoryview in map(type, buffers) else max(self.nbytes // 8, 512 * len(buffers))
 
     def __repr__(self) -> str:
         return f"Encoded({self.nbytes} bytes, {len(self.buffers)} buffers)"
@@ -64,11 +84,12 @@ class _Packing:
     """The packer, reused for every item, and what its hook met in the item at hand."""
 
     def __init__(self) -> None:
-        self.buffers: list[memoryview] = []
+        self.buffers: list[Any] = []
         self.arrays = False
         self.data_bytes = 0  # of arrays within the msgpack: no containers are in them
         self.share: Share | None = None
         self.raw_min = RAW_MIN
+        self.array_type: type = type(self)  # numpy's, once the first array has come by
         self.pack: Callable[[object], bytes] = msgpack.Packer(default=self._other, datetime=True).pack
 
     def clear(self) -> None:
@@ -81,16 +102,18 @@ class _Packing:
         if form is None:
             raise TypeError(type(value))
         self.arrays = True
+        if type(value).__name__ == "ndarray":
+            self.array_type = type(value)
         data = form[b"data"]
         if isinstance(data, bytes):
             self.data_bytes += len(data)
         return form
 
-    def _raw(self, view: memoryview) -> object:
+    def _raw(self, data: Any) -> object:
         self.arrays = True
         if len(self.buffers) == BUFFERS_MAX:
-            return bytes(view)
-        self.buffers.append(view)
+            return bytes(data)
+        self.buffers.append(data)
         return msgpack.ExtType(RAW_CODE, (len(self.buffers) - 1).to_bytes(4, "big"))
 
 
@@ -108,8 +131,8 @@ class _StatePacking(_Packing):
         self.arrays = True
         return form
 
-    def _raw(self, view: memoryview) -> object:
-        self.buffers.append(view)
+    def _raw(self, data: Any) -> object:
+        self.buffers.append(data)
         return msgpack.ExtType(RAW_CODE, (len(self.buffers) - 1).to_bytes(4, "big"))
 
 
@@ -124,6 +147,8 @@ def encode_item(value: object) -> Encoded:
 
     Raises EncodeError naming the type and the place of what cannot travel.
     """
+    if type(value) is _packing.array_type and (encoded := _encode_array(value)) is not None:
+        return encoded
     if _packing.arrays:  # left by a call that failed
         _packing.clear()
     try:
@@ -139,8 +164,30 @@ def encode_item(value: object) -> Encoded:
     return encoded
 
 
+def _encode_array(array: Any) -> Encoded | None:
+    """Encode an item that is an array and no more, None where it is not as most are."""
+    form = _form(array.dtype, array.shape)
+    if form is None:
+        return None
+    if form.nbytes < _packing.raw_min:
+        return Encoded(form.head + array.tobytes(), (), True)
+    return Encoded(form.raw, (lasting(array, _packing.share),), True)
+
+
+@lru_cache(maxsize=FORMS_MAX)
+def _form(dtype: Any, shape: tuple[int, ...]) -> Form | None:
+    """Return the form of arrays that travel as they are, None of others: they take the way of all other items."""
+    nbytes = dtype.itemsize * prod(shape)
+    if not is_fit(dtype, len(shape)) or dtype.str[0] == ">" or not 0 < nbytes <= RAW_MAX:
+        return None
+    found = Form(dtype, shape, nbytes, msgpack.packb(form_of(dtype, shape, msgpack.ExtType(RAW_CODE, bytes(4)))))
+    return found if len(found.head) < HEAD_MAX else None
+
+
 def decode_item(encoded: Encoded) -> Any:
     """Decode one encoded item; arrays are read-only views.  Raises ProtocolError."""
+    if encoded.arrays and (found := read(encoded.head, 0, 1, encoded.buffers)) is not None:
+        return found[0]
     return _decode(encoded.head, 1, encoded.arrays, encoded.buffers)
 
 
@@ -202,13 +249,26 @@ def decode_run(run: Run) -> list[Any]:
     count = run.n if marks is None else marks.count(0)
     if count == 0:
         return [None] * run.n
-    values = _decode(run.body, count, run.arrays, run.buffers)
+    values = _decode_list(run.body, count, run.buffers) if run.arrays else _decode(run.body, count, False, ())
     if type(values) is not list or len(values) != count:
         raise ProtocolError(f"body of {run!r} is not a list of {count} items")
     if marks is None:
         return values
     rest = iter(values)
     return [None if mark else next(rest) for mark in marks]
+
+
+def _decode_list(body: Buffer, count: int, buffers: Sequence[Any]) -> Any:
+    """Decode a list of items with arrays."""
+    header = array_header(count)
+    if body[: len(header)] == header and (found := read(body, len(header), count, buffers)) is not None:
+        return found
+    values = _decode(body, count, True, buffers)
+    if type(values) is list and values and type(values[0]).__name__ == "ndarray":
+        form = _form(values[0].dtype, values[0].shape)
+        if form is not None:
+            learn(form)
+    return values
 
 
 def parts_of(run: Run) -> list[Encoded | None]:
@@ -221,25 +281,42 @@ def parts_of(run: Run) -> list[Encoded | None]:
     count = run.n if run.marks is None else run.marks.count(0)
     if count == 0:
         return [None] * run.n
-    body, buffers = run.body, tuple(memoryview(b) for b in run.buffers)
+    body, buffers = run.body, tuple(run.buffers)
     unpacker = _walker(body)
     heads: list[Encoded] = []
+    taken = 0
     try:
         length = unpacker.read_array_header()
         start = unpacker.tell()
         while start < len(body) and len(heads) < count:
             unpacker.skip()
             end = unpacker.tell()
-            heads.append(Encoded(bytes(body[start:end]), buffers, run.arrays))
-            start = end
+            head = bytes(body[start:end])
+            used = len(buffers) if count == 1 else _count_buffers(head) if buffers else 0
+            heads.append(Encoded(head, buffers[taken : taken + used], run.arrays))
+            start, taken = end, taken + used
     except (ValueError, msgpack.UnpackException, msgpack.BufferFull) as error:
         raise ProtocolError(f"body of {run!r} is not msgpack: {_reason(error)}") from None
-    if length != count or len(heads) != count or start != len(body):
-        raise ProtocolError(f"body of {run!r} is not a list of {count} items")
+    if length != count or len(heads) != count or start != len(body) or taken != len(buffers):
+        raise ProtocolError(f"body of {run!r} is not a list of {count} items with {len(buffers)} raw buffers")
     if run.marks is None:
         return list(heads)
     rest = iter(heads)
     return [None if mark else next(rest) for mark in run.marks]
+
+
+def _count_buffers(head: bytes) -> int:
+    """Return how many raw buffers an item names."""
+    names: list[bytes] = []
+
+    def extension(code: int, data: bytes) -> None:
+        if code == RAW_CODE:
+            names.append(data)
+
+    msgpack.unpackb(
+        head, strict_map_key=False, timestamp=3, ext_hook=extension, object_pairs_hook=lambda pairs: None
+    )  # fmt: skip
+    return len(names)
 
 
 def array_header(count: int) -> bytes:
@@ -266,30 +343,33 @@ def unpack_plain(data: Buffer, *, bytes_max: int, nesting_max: int, elements_max
         raise ProtocolError(f"message is not plain msgpack: {_reason(error)}") from None
 
 
-def _decode(body: Buffer, count: int, arrays: bool, buffers: Sequence[Buffer]) -> Any:
+def _decode(body: Buffer, count: int, arrays: bool, buffers: Sequence[Any]) -> Any:
+    joined = count > 1
     if UNCHECKED_MAX < len(body) <= JOINED_MAX:
         try:
-            return _unpack(body, arrays, buffers, max_array_len=SHORT_MAX, max_map_len=SHORT_MAX)
+            return _unpack(body, arrays, buffers, joined, max_array_len=SHORT_MAX, max_map_len=SHORT_MAX)
         except (TypeError, ValueError, OverflowError, msgpack.UnpackException):
             pass  # looked at more closely below
     if len(body) > UNCHECKED_MAX:
         _check_body(body, count)
     try:
-        return _unpack(body, arrays, buffers)
+        return _unpack(body, arrays, buffers, joined)
     except TypeError:
-        return _decode_frozen(body, arrays, buffers)
+        return _decode_frozen(body, arrays, buffers, joined)
     except (ValueError, OverflowError, msgpack.UnpackException) as error:
         raise ProtocolError(f"body is not msgpack of an item: {_reason(error)}") from None
 
 
-def _unpack(body: Buffer, arrays: bool, buffers: Sequence[Buffer], **limits: Any) -> Any:
+def _unpack(body: Buffer, arrays: bool, buffers: Sequence[Any], joined: bool, **limits: Any) -> Any:
     if arrays:
-        return _unpack_arrays(body, buffers, **limits)
+        return _unpack_arrays(body, buffers, joined, **limits)
     return msgpack.unpackb(body, strict_map_key=False, timestamp=3, ext_hook=_extension, **limits)
 
 
-def _unpack_arrays(body: Buffer, buffers: Sequence[Buffer], *, frozen: bool = False, **limits: Any) -> Any:
-    reader = ArrayReader(buffers)
+def _unpack_arrays(
+    body: Buffer, buffers: Sequence[Any], joined: bool, *, frozen: bool = False, **limits: Any
+) -> Any:  # fmt: skip
+    reader = ArrayReader(buffers, joined=joined)
 
     def extension(code: int, data: bytes) -> object:
         return reader.raw(data) if code == RAW_CODE else msgpack.ExtType(code, data)
@@ -302,11 +382,11 @@ def _unpack_arrays(body: Buffer, buffers: Sequence[Buffer], *, frozen: bool = Fa
     return value
 
 
-def _decode_frozen(body: Buffer, arrays: bool, buffers: Sequence[Buffer]) -> Any:
+def _decode_frozen(body: Buffer, arrays: bool, buffers: Sequence[Any], joined: bool) -> Any:
     """Decode a body whose maps have lists as keys: they are tuples on this side."""
     try:
         if arrays:
-            return _unpack_arrays(body, buffers, frozen=True)
+            return _unpack_arrays(body, buffers, joined, frozen=True)
         return msgpack.unpackb(
             body, strict_map_key=False, timestamp=3, ext_hook=_extension, object_pairs_hook=_frozen_map
         )

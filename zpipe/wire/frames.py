@@ -28,6 +28,7 @@ DATA, OPEN, SYNC, CLOSE, ACK = 1, 2, 3, 4, 5
 MARKS, ARRAYS, SHARED = 1, 2, 4  # flags of DATA
 ITEMS_MAX = 2**16  # items of one run
 RANGES_MAX = 4096  # ranges, and likewise wants, of one ACK
+JOINED_BUFFERS_MAX = 2 * BUFFERS_MAX  # raw buffers of one run
 ENDPOINTS_MAX = 64  # of one OPEN
 SMALL_MAX = 2**18  # bytes of the body of a message that is not DATA
 
@@ -48,7 +49,7 @@ _U32, _U64 = 2**32 - 1, 2**64 - 1
 class Data:
     """A run of items on its way down; `seq` is the number of its first item on the link, from 1.
 
-    `shared`: what came as its raw buffers are references to shared memory.
+    `shared`: what came as its raw buffer are references to shared memory, one for each.
     """
 
     src: int
@@ -126,14 +127,14 @@ class Close:
 
 
 Message = Data | Ack | Sync | Open | Close
-Refs = Callable[[Sequence[Buffer]], list[bytes] | None]
+Refs = Callable[[Sequence[Any]], bytes | None]
 
 
 def encode(message: Message, *, crc: bool, refs: Refs | None = None) -> list[bytes | memoryview]:
     """Return the frames of a message: header and body in one, then raw buffers; `crc` guards that of DATA, ACK, OPEN.
 
     The run of a Data may hold encoded parts, or a body as it was received, which goes out as it stands.  `refs` gives
-    the references to shared memory that may stand for its raw buffers.
+    the references to shared memory that may stand for all its raw buffers, in one.
     """
     if type(message) is Data:
         return _encode_data(message, crc, refs)
@@ -223,7 +224,7 @@ def _encode_data(message: Data, crc: bool, refs: Refs | None) -> list[bytes | me
     run = message.run
     marks, depth, parts = run.marks, len(run.elements), run.parts
     flags = 0 if marks is None else MARKS
-    buffers: Sequence[bytes | memoryview] = ()
+    buffers: Sequence[Any] = ()
     body: bytes | memoryview
     if parts is None:
         middle, body, buffers = b"", run.body or b"", run.buffers
@@ -235,19 +236,20 @@ def _encode_data(message: Data, crc: bool, refs: Refs | None) -> list[bytes | me
         if part.arrays:
             flags |= ARRAYS
     else:
-        heads = []
+        heads: list[bytes] = []
+        buffers = []
         for part in parts:
             if part is not None:
                 heads.append(part.head)
                 if part.arrays:
                     flags |= ARRAYS
-                    assert not part.buffers, "an item with raw buffers travels alone"
+                    buffers += part.buffers
         middle = array_header(len(heads)) if heads else b""
         # Small heads are joined first: a second copy of a few KB is cheaper than adding up their lengths.
         body = b"".join(heads)
         assert len(middle) + len(body) <= JOINED_MAX or len(heads) == 1, "runs are cut before they pass JOINED_MAX"
     if buffers and refs is not None and (found := refs(buffers)) is not None:
-        flags, buffers = flags | SHARED, found
+        flags, buffers = flags | SHARED, (found,)
     fields = (
         MAGIC, DATA, flags, _DATA.size, message.src, message.dst, message.gen, message.edge, len(buffers),
         message.seq, run.n, len(middle) + len(body), run.lane, depth, min(run.attempt, 255),
@@ -294,10 +296,10 @@ def _decode_data(frames: Sequence[Buffer], length: int) -> tuple[int, Run]:
         raise ProtocolError(f"run of {n} items leaves the range of its paths' numbers")
     if seq == 0 or seq + n - 1 > _U64:
         raise ProtocolError(f"seq {seq} of {n} items: seqs go from 1 to {_U64}")
-    if flags & SHARED and not nbuf:
-        raise ProtocolError("references to shared memory are flagged and there are none")
-    if nbuf and (n != 1 or not flags & ARRAYS or nbuf > BUFFERS_MAX or count == 0):
-        raise ProtocolError(f"{nbuf} raw buffers: only one item with arrays may have them, at most {BUFFERS_MAX}")
+    if flags & SHARED and nbuf != 1:
+        raise ProtocolError(f"references to shared memory are flagged, and {nbuf} raw buffers: they stand in one")
+    if nbuf and (not flags & ARRAYS or nbuf > JOINED_BUFFERS_MAX or count == 0):
+        raise ProtocolError(f"{nbuf} raw buffers: only items with arrays may have them, at most {JOINED_BUFFERS_MAX}")
     run = Run(
         lane,
         position,
