@@ -11,6 +11,7 @@ import pytest
 from tests.unit.test_registry import stage
 from tests.unit.test_worker import Bench, Part, run
 from zpipe.core.histogram import Histogram, bucket
+from zpipe.core.limits import Limits
 from zpipe.core.source import Position
 from zpipe.processes.caller import Caller
 from zpipe.values.context import Current
@@ -106,7 +107,7 @@ def test_a_commit_is_one_call() -> None:
 def test_a_commit_covers_more_items_than_a_frame_unless_checkpoints_count_them(
     hooks: tuple[str, ...], items: int
 ) -> None:
-    bench = Bench(outputs=())
+    bench = Bench(Limits(frame_items=64), outputs=())
     made = stage(1, "out", "sink", inputs=(3,), outputs=(), hooks=hooks)
     current = Current("out", worker="out-1", lane_names={0: "numbers"}, run_key=0, run_folder=Path())
     assert Caller(made, print, bench.worker, Codec([]), Clock(), current).limit == items

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Limits:
     """Bounds of one worker.  Counts are items, sizes bytes, times seconds."""
 
-    frame_items: int = 64  # most items in one frame
+    frame_items: int = 256  # most items in one frame
     frame_bytes: int = 512 * 1024  # a frame is sent when its items reach this
     frame_s: float = 0.005  # or when its first item has waited this long
     window_max: int = 4096  # most unconsumed items on a link

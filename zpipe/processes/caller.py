@@ -198,7 +198,8 @@ class Caller:
 
     def _map(self, job: Job) -> Iterator[None]:
         target, current, clock = self.call, self.current, self.clock
-        encode, note, sink = self.encode, self.blame.note, not self.stage.outputs
+        note, sink = self.blame.note, not self.stage.outputs
+        encode, switches = self.codec.encode, self.switches
         frame_bytes, frame_s = self.limits.frame_bytes, self.limits.frame_s
         trouble, doubts = self.trouble, self.trouble.doubts
         parent = job.parent
@@ -221,7 +222,9 @@ class Caller:
                         trouble.check(run, k)
                     note(run, k)
                     result = target(values[k])
-                    part: Any = None if sink or result is None else encode(result)
+                    part: Any = None
+                    if not (sink or result is None):  # one call less for most
+                        part = self.encode(result) if switches or type(result) is Output else encode(result)
                 except FAILURES as error:
                     self.busy_s += clock() - since
                     if parts:  # they need not wait for what comes of it

@@ -9,11 +9,9 @@ from zpipe.wire.body import Encoded, decode_item, decode_run, decode_state, enco
 
 
 class WireCodec:
-    """Items as msgpack with arrays, as `zpipe.wire.body` writes them."""
+    """Items as msgpack with arrays, as `zpipe.wire.body` writes them; `encode` raises EncodeError."""
 
-    def encode(self, value: Any) -> Encoded:
-        """Encode one item.  Raises EncodeError."""
-        return encode_item(value)
+    encode = staticmethod(encode_item)
 
     def decode(self, run: Run) -> list[Any]:
         """Decode the items of a run, None where a mark stands.  Raises ProtocolError."""

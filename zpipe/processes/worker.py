@@ -56,6 +56,7 @@ LEAVE_S = 0.2  # from a drained worker's last ack to its end, for the ack to arr
 IDLE_S = 0.05  # links are probed this often
 IDLE_MS = 50  # longest sleep
 RETRY_MS = 2  # sleep while something could not be sent yet
+LOOK_S = 0.0005  # while there is work at hand, what has arrived is taken in this often
 GC_THRESHOLD = (20_000, 20, 20)
 
 
@@ -310,6 +311,7 @@ class WorkerProcess:
         limits, clock = worker.limits, time.monotonic
         activity: Any = None
         flushed_s = ticked_s = clock()
+        received_s = 0.0
         frames = 0
         begun = _progress(worker)
         while True:
@@ -320,7 +322,9 @@ class WorkerProcess:
                     return
             if self._may_leave(now_s):
                 return
-            frames += links.receive(now_s)
+            if now_s - received_s >= LOOK_S or worker.is_idle or worker.outlet.backlog:
+                received_s = now_s
+                frames += links.receive(now_s)
             if now_s - ticked_s >= IDLE_S:
                 ticked_s = now_s
                 worker.tick(now_s)

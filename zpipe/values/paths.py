@@ -148,7 +148,7 @@ class Run:
         """Return the bytes that the items hold."""
         if self.parts is None:
             return len(self.body or b"") + sum(len(b) for b in self.buffers)
-        return sum(getattr(p, "nbytes", 0) for p in self.parts if p is not None)
+        return sum([getattr(part, "nbytes", 0) for part in self.parts])
 
     def __repr__(self) -> str:
         marks = f" marks={list(self.marks)}" if self.marks else ""

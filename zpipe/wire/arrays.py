@@ -28,7 +28,7 @@ _ARRAY_KEYS = frozenset((b"nd", b"type", b"kind", b"shape", b"data"))
 _SCALAR_KEYS = frozenset((b"nd", b"type", b"data"))
 
 
-# Returns the bytes of an array, little-endian and in C order, as uint8 (nbytes,), where they may stay; None without room.
+# Returns an array's bytes, little-endian and in C order, as uint8 (nbytes,), where they may stay; None without room.
 Share = Callable[["np.ndarray[Any, Any]"], "np.ndarray[Any, Any] | None"]
 
 

@@ -236,14 +236,11 @@ def _encode_data(message: Data, crc: bool, refs: Refs | None) -> list[bytes | me
         if part.arrays:
             flags |= ARRAYS
     else:
-        heads: list[bytes] = []
-        buffers = []
-        for part in parts:
-            if part is not None:
-                heads.append(part.head)
-                if part.arrays:
-                    flags |= ARRAYS
-                    buffers += part.buffers
+        present = [part for part in parts if part is not None]
+        heads = [part.head for part in present]
+        if True in [part.arrays for part in present]:
+            flags |= ARRAYS
+            buffers = [buffer for part in present for buffer in part.buffers]
         middle = array_header(len(heads)) if heads else b""
         # Small heads are joined first: a second copy of a few KB is cheaper than adding up their lengths.
         body = b"".join(heads)

@@ -19,7 +19,7 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Form:
-    """What arrays of one dtype and shape look like: `head` stands before the data, `raw` is all of one with a buffer."""
+    """How arrays of one dtype and shape look: `head` stands before the data, `raw` is all of one with a buffer."""
 
     __slots__ = ("array", "dtype", "head", "nbytes", "raw", "shape")
 
