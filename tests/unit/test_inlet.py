@@ -145,11 +145,8 @@ def test_close_forgets_the_generation_it_names() -> None:
 def test_a_run_is_taken_in_when_it_comes_next_and_within_the_limit() -> None:
     bench = Bench(Limits(window_max=4))
     bench.open()
-    bench.inlet.served(0.0, 1)
     bench.flush()
-    bench.sync(0)
-    (ack,) = bench.flush()
-    assert ack.limit == 4
+    bench.inlet.links[7].limit = 4
     assert bench.data(1, 2)
     assert bench.data(3, 2)
     link = bench.inlet.links[7]
@@ -224,9 +221,12 @@ def test_a_probe_raises_the_echo_notes_who_waits_and_is_answered() -> None:
 # -- credit ---------------------------------------------------------------------------------------------
 
 
-def window(bench: Bench) -> int:
-    """Return the window with which a probe is answered."""
-    bench.sync(0)
+def window(bench: Bench, *, used: bool = True) -> int:
+    """Return the window with which a probe is answered, by one who has `used` all of the last."""
+    link = bench.inlet.links[7]
+    if used and link.limit > link.got:
+        assert bench.data(link.got + 1, link.limit - link.got)
+    bench.sync(link.got)
     (ack,) = bench.flush()
     return ack.limit - ack.consumed
 
@@ -237,6 +237,17 @@ def test_a_window_starts_at_one_and_doubles_with_each_ack_to_what_the_calls_allo
     assert [window(bench) for _ in range(2)] == [1, 1]
     bench.inlet.served(0.001, 1)
     assert [window(bench) for _ in range(5)] == [2, 4, 8, 11, 11]
+
+
+def test_a_window_that_is_not_used_does_not_grow() -> None:
+    bench = Bench(Limits(flight_s=0.01))
+    bench.open()
+    bench.inlet.served(0.0, 1)
+    assert [window(bench, used=False) for _ in range(4)] == [2, 2, 2, 2]
+    assert bench.data(1)  # half of it is used
+    assert [window(bench, used=False) for _ in range(4)] == [4, 4, 4, 4]
+    assert bench.data(2, 3)
+    assert window(bench, used=False) == 8
 
 
 def test_a_window_is_never_above_its_limit_nor_below_one() -> None:

@@ -220,7 +220,9 @@ class Inlet:
             # At least `flight_s`: where cores are shared, a sender that is ready may have to wait for its turn.
             flight_s = max(self.flight_s, limits.flight_s)
             target = min(limits.window_max, 1 + int(flight_s / max(self.service_s, 1e-9)))
-            link.window = max(1, min(max(target, self.least), 2 * link.window))
+            # It grows where it is used: items that came one by one say nothing of those that may come all at once.
+            is_used = 2 * (link.limit - link.got) <= link.window
+            link.window = max(1, min(max(target, self.least), 2 * link.window if is_used else link.window))
         budget = limits.budget_bytes // self.senders
         link.limit = max(link.limit, link.consumed + link.window)
         link.limit_bytes = max(link.limit_bytes, link.consumed_bytes + budget)
