@@ -16,6 +16,7 @@ from tests.real import ROOT
 
 BASE = "PUSH/PULL"
 TCP_BASE = "PUSH/PULL-tcp"  # without copies
+UNGUARDED = "zpipe-unguarded"  # what the guarantee is put beside, to see its own price
 INSIDE = Path(__file__).parent / "inside"
 
 
@@ -63,7 +64,8 @@ def _zpipe(
     return start
 
 
-_SINGLE = {"PYTHONPATH": f"{INSIDE}:{ROOT}", "BENCH_FRAME_ITEMS": "1"}
+def _inside(**options: str) -> dict[str, str]:
+    return {"PYTHONPATH": f"{INSIDE}:{ROOT}", **options}
 
 WAYS = {
     way.name: way
@@ -74,7 +76,9 @@ WAYS = {
         Way("mp.Queue", _program("queues"), shares={"W1": 0.2, "W1-bytes": 0.2, "W2": 0.3, "W5": 0.3}),
         Way("zpipe", _zpipe(), shares={"W2": 4, "W3": 2, "W5": 3}),
         Way("zpipe-blocks", _zpipe(blocks=True), ("W1", "W1-bytes"), shares={"W1": 2, "W1-bytes": 2}),
-        Way("zpipe-single", _zpipe(env=_SINGLE), ("W1",), shares={"W1": 0.1}),
+        Way("zpipe-single", _zpipe(env=_inside(BENCH_FRAME_ITEMS="1")), ("W1",), shares={"W1": 0.1}),
+        Way(UNGUARDED, _zpipe(env=_inside(BENCH_UNGUARDED="1")), ("W1", "W3"), UNGUARDED, {"W3": 2}),
+        Way("zpipe-guarded", _zpipe(env=_inside()), ("W1", "W3"), UNGUARDED, {"W3": 2}),
         Way("zpipe-tcp", _zpipe("--transport", "tcp"), ("W2",), TCP_BASE),
     )
 }

@@ -272,8 +272,8 @@ class Links:
             if received is None:
                 return count - 1
             self._take(now_s, received)
-            if not sockets.has_more(socket):
-                break
+            if count == 1 and not sockets.has_more(socket):  # of several the last is found out by trying
+                return count
         return count
 
     def _checked(self, message: Message) -> Message:
