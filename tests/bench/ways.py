@@ -67,6 +67,7 @@ def _zpipe(
 def _inside(**options: str) -> dict[str, str]:
     return {"PYTHONPATH": f"{INSIDE}:{ROOT}", **options}
 
+
 WAYS = {
     way.name: way
     for way in (

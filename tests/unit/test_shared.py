@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,37 @@ def test_an_array_made_in_shared_memory_is_not_copied(owner: SharedMemory) -> No
     assert context.empty(3).shape == (3,)  # too small to share
     assert context.empty((N,), object).dtype == object
     assert slots_of(owner) == 1
+
+
+def test_arrays_may_be_asked_for_while_another_thread_looks_after_the_memory(owner: SharedMemory) -> None:
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            owner.look(0.0)
+
+    other = threading.Thread(target=look)
+    other.start()
+    for _ in range(2000):
+        one, two = owner.empty(N), owner.empty(N)
+        assert one is not None and two is not None
+        one[:], two[:] = 1, 2
+        assert (one[0], two[0]) == (1, 2)
+        del one, two
+    over.set()
+    other.join()
+    assert owner.full == 0
+    owner.look(0.0)
+    assert slots_of(owner) <= 4  # each was free again before the next
+
+
+def test_a_copy_of_the_process_gets_no_array_of_the_pool(owner: SharedMemory) -> None:
+    context.allocate_by(owner.empty)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(context.empty(N, np.uint8).base is not None)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert context.empty(N, np.uint8).base is not None
 
 
 def test_without_room_arrays_stay_where_they_are(reader: SharedMemory) -> None:

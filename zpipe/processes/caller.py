@@ -80,9 +80,11 @@ class Caller:
         self.switches = worker.outlet.switches
         self.hook_position = 0  # of the hook lane
         self.since = 0  # items called since the last checkpoint
+        self.source: SourceCalls | None = None
         self._perform: Callable[[Job], Iterator[None]]
         if stage.role == "source":
-            self._perform = SourceCalls(self).perform
+            self.source = SourceCalls(self)
+            self._perform = self.source.perform
         elif stage.block:
             self._perform = Blocks(self).perform
         elif self.grouping is not None:

@@ -1,77 +1,145 @@
-"""Calls the code of a source: begins its epochs where they were left, and gives positions to what it makes."""
+"""Calls the code of a source: begins its epochs where they were left, and gives positions to what it makes.
+
+That code may take as long as it likes, so whoever stands in for its thread may do meanwhile what the machine has to do.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from zpipe.core.histogram import bucket
 from zpipe.core.source import Source
 from zpipe.core.work import Job
-from zpipe.values.errors import StageError
+from zpipe.values.context import Output
+from zpipe.values.errors import StageError, ZpipeError
 from zpipe.values.paths import Mark, Run
 
 if TYPE_CHECKING:
     from zpipe.processes.caller import Caller
 
 
+SEND_S = 100e-6  # about what it costs to send a frame: items that take longer to make gain nothing by being joined
+
+
 class SourceCalls:
-    """The partitions of one source worker; `perform` is a form of the caller."""
+    """The partitions of one source worker; `perform` is a form of the caller.
+
+    Whoever holds `lock` has the machine, its links, and all that is here: the thread that made this, but for the time
+    that it is inside of the source's code.
+    """
 
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
         self.iterators: dict[int, Iterator[Any]] = {}  # by partition, of the epoch that is under way
+        self.number = 0  # of the partition at hand
+        self.parts: list[Any] = []  # of it, made and without positions yet
+        self.here = Run(0, 0, (), 1, None)  # what is being made
+        self.lock = threading.RLock()
+        self.lock.acquire()
 
     def perform(self, job: Job) -> Iterator[None]:
         source = self.caller.worker.intake
         assert isinstance(source, Source)
-        partition = source.partitions[job.source]
-        if source.is_over(job.source):
-            self._made(source, *source.marked(job.source, Mark.FIN))
+        number = self.number = job.source
+        partition = source.partitions[number]
+        if source.is_over(number):
+            self._made(source, *source.marked(number, Mark.FIN))
             return
-        iterator = self.iterators.get(job.source)
+        iterator = self.iterators.get(number)
         if iterator is None:
-            iterator = self.iterators[job.source] = self._begin(source, job.source)
-        parts: list[Any] = []
-        nbytes = room = 0
+            iterator = self.iterators[number] = self._begin(source, number)
+            if partition.ended:  # told to stop meanwhile
+                return
+        parts, nbytes, room = self.parts, 0, 0
+        acquire, release = self.lock.acquire, self.lock.release
+        encode, switches = self.caller.codec.encode, self.caller.switches  # one call less for most
         clock, frame_s = self.caller.clock, self.caller.limits.frame_s
-        began = clock()
-        ended = False
+        began = since = clock()
+        over = False
         position = partition.at.position
-        here = Run(job.source, position, (), 1, None, epoch=partition.at.epoch)
+        here = self.here = Run(number, position, (), 1, None, epoch=partition.at.epoch)
         self.caller.current.run, self.caller.current.index = here, 0
         frame_bytes, bytes_left = self.caller.limits.frame_bytes, max(1, source.bytes_max - source.unsettled_bytes)
         count = 0
         while count < job.room:
             here.position = position + count
             try:
-                item = next(iterator)
+                release()
+                try:
+                    item = next(iterator)
+                finally:
+                    acquire()
             except StopIteration:
-                ended = True
+                over = True
                 break
             except Exception as error:
+                if partition.ended:
+                    break
                 raise self.caller.failed(error, here, 0) from error
+            if partition.ended:  # told to stop meanwhile: what comes now is no part of it
+                break
             if not count:
                 self.caller.calls[bucket(clock() - began)] += 1
-            part = self.caller.encoded(item, here, 0)
+            try:
+                part = self.caller.encode(item) if switches or type(item) is Output else encode(item)
+            except ZpipeError as error:
+                raise self.caller.failed(error, here, 0) from error
             if part.room >= frame_bytes and parts:
-                self._positions(source, job.source, parts, nbytes)
-                parts, nbytes = [], 0
+                self._positions(source, nbytes)
+            if not parts:  # also where they were handed over meanwhile
+                nbytes = room = 0
             parts.append(part)
             nbytes += part.nbytes
             room += part.room
             count += 1
-            if room >= frame_bytes or nbytes >= bytes_left or clock() - began >= frame_s:
+            now = clock()
+            is_full = room >= frame_bytes or nbytes >= bytes_left
+            if is_full or now - since > SEND_S or now - began >= frame_s:
                 break
+            since = now
         self.caller.busy_s += clock() - began
         if parts:
-            self._positions(source, job.source, parts, nbytes)
-        if ended:
-            del self.iterators[job.source]
-            self._made(source, *source.marked(job.source, Mark.EPOCH))
+            self._positions(source, nbytes)
+        if over and not partition.ended:
+            del self.iterators[number]
+            self._made(source, *source.marked(number, Mark.EPOCH))
         return
         yield
+
+    @property
+    def at(self) -> tuple[Run, int]:
+        """Return what tells one call of the source's code from every other; in any thread."""
+        here = self.here
+        return here, here.position
+
+    def hand_over(self) -> bool:
+        """Do what need not wait for the code that is running; tells whether there was anything.
+
+        What was made gets its positions, and partitions that have nothing more to make come to their ends.
+        """
+        source = self.caller.worker.intake
+        assert isinstance(source, Source)
+        made = bool(self.parts)
+        if made:
+            self._positions(source, sum(part.nbytes for part in self.parts))
+        for number, partition in source.partitions.items():
+            if not partition.ended and source.room(partition) > 0 and source.is_over(number):
+                self._made(source, *source.marked(number, Mark.FIN))
+                made = True
+        return made
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """Let go of the lock while the source's code runs."""
+        self.lock.release()
+        try:
+            yield
+        finally:
+            self.lock.acquire()
 
     def _begin(self, source: Source, number: int) -> Iterator[Any]:
         """Begin an epoch of a partition where it was left: by its `start`, or by leaving out what was made."""
@@ -81,24 +149,26 @@ class SourceCalls:
         self.caller.current.run, self.caller.current.index = here, 0
         share = self.caller.stage.share(number)
         left = None if share is None else max(0, share - skip)  # of this epoch, whichever life makes them
-        if self.caller.stage.replay == "seek":
-            here.position = partition.at.position
-            return islice(self.caller.target(start=skip), left)
-        iterator: Iterator[Any] = iter(self.caller.target())
-        for k in range(skip):
-            here.position = partition.at.epoch_start + k
-            if next(iterator, iterator) is iterator:
-                raise StageError(
-                    f"source {self.caller.stage.name!r} ended after {k} items of epoch {here.epoch} where it made "
-                    f"{skip} before: a source that is replayed must make the same items again, or say replay = 'no'"
-                )
-        return islice(iterator, left)
+        with self._inside():
+            if self.caller.stage.replay == "seek":
+                here.position = partition.at.position
+                return islice(self.caller.target(start=skip), left)
+            iterator: Iterator[Any] = iter(self.caller.target())
+            for k in range(skip):
+                here.position = partition.at.epoch_start + k
+                if next(iterator, iterator) is iterator:
+                    raise StageError(
+                        f"source {self.caller.stage.name!r} ended after {k} items of epoch {here.epoch} where it made "
+                        f"{skip} before: a source that is replayed must make the same items again, or say replay = 'no'"
+                    )
+            return islice(iterator, left)
 
-    def _positions(self, source: Source, number: int, parts: list[Any], nbytes: int) -> None:
-        """Give positions to items just made, and send them on their way."""
-        self._made(source, *source.made(number, parts, nbytes))
-        self.caller.worker.counters.arrived += len(parts)
-        self.caller.worker.counters.done += len(parts)
+    def _positions(self, source: Source, nbytes: int) -> None:
+        """Give positions to what was just made, and send it on its way."""
+        self._made(source, *source.made(self.number, self.parts, nbytes))
+        self.caller.worker.counters.arrived += len(self.parts)
+        self.caller.worker.counters.done += len(self.parts)
+        self.parts.clear()
 
     def _made(self, source: Source, run: Run, stretch: Any) -> None:
         if run.mark(0) != Mark.FIN:

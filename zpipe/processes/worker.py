@@ -1,7 +1,7 @@
 """A worker: one process that runs one stage, `python -m zpipe.processes.worker STAGE --registry ADDR ...`.
 
 One thread owns the sockets, the machine and the stage's code; a small second one keeps up the dialogue with
-the registry.
+the registry.  At a source a third one stands in for the first while the source's code runs.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from zpipe.core.limits import Limits
 from zpipe.core.memory import Memory
@@ -40,6 +41,8 @@ from zpipe.processes.patience import Patience
 from zpipe.processes.roles import role_of
 from zpipe.processes.runfolder import RunFolder, is_shared
 from zpipe.processes.saves import Saves
+from zpipe.processes.sourcecalls import SourceCalls
+from zpipe.processes.standin import StandIn
 from zpipe.processes.system import die_with, keep_memory
 from zpipe.processes.taps import Taps
 from zpipe.processes.targets import build, call_hook, user_traceback
@@ -61,7 +64,7 @@ GC_THRESHOLD = (20_000, 20, 20)
 
 
 class Dismissed(Exception):
-    """The run has ended while this worker was waiting."""
+    """This life is over: its run has ended, it was told to leave, or another has its place."""
 
 
 class WorkerProcess:
@@ -84,6 +87,9 @@ class WorkerProcess:
         self.called_s: float | None = None  # since when the stage's code has been running
         self.starved_s = self.blocked_s = 0.0
         self.cpu_began_s = 0.0  # what the start of the process took
+        self.frames = 0  # taken in or made since the last flush
+        self.flushed_s = self.ticked_s = 0.0  # when that was, and when the links were last looked after
+        self.begun = 0  # how much was settled when this life began
         self.sources: dict[int, list[Any]] = {}
         self.receivers: dict[int, Peer] = {}
         self.senders: set[int] = set()
@@ -106,17 +112,24 @@ class WorkerProcess:
 
     def run(self) -> int:
         """Live until the registry says that the run is over; returns the exit code."""
-        began_s = time.monotonic()
         self.control.start()
+        return self._end(self._live)
+
+    def _live(self) -> int:
+        began_s = time.monotonic()
         target: Any = None
         try:
             target = self._join()
             if self.trace is not None:
                 self.trace.span(START, "start", began_s)
             self._loop()
-            return self._leave(target)
         except Dismissed:
             return self._leave(target)
+
+    def _end(self, last: Callable[[], int]) -> int:
+        """Return the exit code of the last that this life does, whatever comes of it; nothing is left to do then."""
+        try:
+            return last()
         except SaveError as error:
             if self.control.fenced or "later life" in str(error):
                 return EXIT_FENCED
@@ -130,6 +143,8 @@ class WorkerProcess:
             return self._fail(error)
         finally:
             self.control.stop()
+            if self.caller is not None and self.caller.source is not None:
+                self.caller.source.lock.acquire()  # a handler of a signal may have raised where it was not taken back
             if self.links is not None:
                 self.links.close()
             if self.trace is not None:
@@ -258,14 +273,13 @@ class WorkerProcess:
             if self.state != "live" or self.links is None:
                 time.sleep(min(left_s, IDLE_S))
                 desired = self.control.inbox[-1]["desired"] if self.control.inbox else self.desired
+                if self.control.fenced or desired == "exit":
+                    raise Dismissed
             else:
                 self.links.wait(min(IDLE_MS, math.ceil(1000 * left_s)))
                 self.links.receive(time.monotonic())
                 self._heed(time.monotonic())
                 self.links.share(time.monotonic())
-                desired = self.desired
-            if self.control.fenced or desired == "exit":
-                raise Dismissed
             self._look_at_parent()
 
     def _close(self, target: Any) -> None:
@@ -301,7 +315,8 @@ class WorkerProcess:
 
     # -- the loop -----------------------------------------------------------------------------------
 
-    def _loop(self) -> None:
+    def _loop(self) -> NoReturn:
+        """Call the stage's code and look after everything else in between.  Raises Dismissed at the end."""
         assert self.worker is not None and self.caller is not None
         assert self.links is not None and self.taps is not None
         worker, caller, links, taps = self.worker, self.caller, self.links, self.taps
@@ -310,29 +325,16 @@ class WorkerProcess:
         links.poller.register(heard, 1)
         limits, clock = worker.limits, time.monotonic
         activity: Any = None
-        flushed_s = ticked_s = clock()
+        self.flushed_s = self.ticked_s = clock()
         received_s = 0.0
-        frames = 0
-        begun = _progress(worker)
+        self.begun = _progress(worker)
+        if caller.source is not None:
+            StandIn(caller.source, partial(self._stand_in, caller.source), self._end_at_once).start()
         while True:
             now_s = clock()
-            if self.control.inbox or self.control.fenced:
-                self._heed(now_s)
-                if self.desired == "exit" or self.control.fenced:
-                    return
-            if self._may_leave(now_s):
-                return
             if now_s - received_s >= LOOK_S or worker.is_idle or worker.outlet.backlog:
                 received_s = now_s
-                frames += links.receive(now_s)
-            if now_s - ticked_s >= IDLE_S:
-                ticked_s = now_s
-                worker.tick(now_s)
-                links.look_out(now_s, _rss)
-                links.share(now_s)
-                if trace is not None:
-                    trace.tick(now_s)
-                self._look_at_parent()
+                self._take_in(now_s)
             job = None
             if activity is None:
                 job = worker.take(caller.limit)
@@ -347,7 +349,7 @@ class WorkerProcess:
                 if next(activity, activity) is activity:
                     activity = None
                     self.called_s = None
-                frames += 1
+                self.frames += 1
             now_s = clock()
             worker.dispatch(now_s)
             links.act(now_s)
@@ -356,17 +358,10 @@ class WorkerProcess:
             idle = waits or (activity is None and worker.is_idle)
             if idle and not waits:
                 caller.idle()
-            due = frames >= limits.ack_frames or now_s - flushed_s >= limits.ack_s
+            due = self.frames >= limits.ack_frames or now_s - self.flushed_s >= limits.ack_s
             held_back = not due and worker.may_wait
             if due or ((idle or blocked) and not held_back):
-                worker.flush()
-                worker.dispatch(now_s)
-                links.act(now_s)
-                flushed_s, frames = now_s, 0
-                if not caller.blame.settled[0] and _progress(worker) != begun:
-                    caller.blame.settled[0] = 1
-                if isinstance(worker.intake, Source):
-                    self._publish_sources(worker)
+                self._flush(now_s)
             if waits or (idle and worker.is_idle) or blocked:
                 waiting = links.retry(now_s) or held_back
                 if not (self.control.inbox or worker.actions):
@@ -375,8 +370,6 @@ class WorkerProcess:
                     slept_s = clock() - now_s
                     if heard in readable:
                         self._heed(clock())  # even when there is nothing: what woke us is taken note of
-                        if self.desired == "exit" or self.control.fenced:
-                            return
                     if waits or blocked or (isinstance(worker.intake, Source) and not self._is_complete(worker)):
                         self.blocked_s += slept_s
                     else:
@@ -384,8 +377,66 @@ class WorkerProcess:
             elif links.pending:
                 links.retry(now_s)
 
+    def _take_in(self, now_s: float) -> None:
+        """Take in what has come, and now and then look after the links.  Raises Dismissed."""
+        assert self.worker is not None and self.links is not None
+        if self.control.inbox or self.control.fenced:
+            self._heed(now_s)
+        if self._may_leave(now_s):
+            raise Dismissed
+        self.frames += self.links.receive(now_s)
+        if now_s - self.ticked_s >= IDLE_S:
+            self.ticked_s = now_s
+            self.worker.tick(now_s)
+            self.links.look_out(now_s, _rss)
+            self.links.share(now_s)
+            if self.trace is not None:
+                self.trace.tick(now_s)
+            self._look_at_parent()
+
+    def _flush(self, now_s: float) -> None:
+        """Acknowledge what is settled, and send what that lets go."""
+        assert self.worker is not None and self.links is not None and self.caller is not None
+        worker = self.worker
+        worker.flush()
+        worker.dispatch(now_s)
+        self.links.act(now_s)
+        self.flushed_s, self.frames = now_s, 0
+        if not self.caller.blame.settled[0] and _progress(worker) != self.begun:
+            self.caller.blame.settled[0] = 1
+        if isinstance(worker.intake, Source):
+            self._publish_sources(worker)
+
+    def _stand_in(self, source: SourceCalls) -> bool:
+        """Do what the loop does between two calls; tells whether there was anything.  Raises Dismissed.
+
+        Called in another thread, while that of the loop is inside of the source's code.
+        """
+        assert self.links is not None
+        now_s = time.monotonic()
+        self._take_in(now_s)
+        busy = source.hand_over() or self.frames > 0
+        self._flush(now_s)
+        return self.links.retry(now_s) or busy
+
+    def _end_at_once(self, error: BaseException) -> NoReturn:
+        """End the process by what has come of standing in: the source's code may never return."""
+
+        def last() -> int:
+            if isinstance(error, Dismissed):
+                return self._leave(None)  # whose `close` is for a source that has come back
+            raise error
+
+        code = EXIT_FAILED
+        try:
+            code = self._end(last)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            _exit(code)
+
     def _heed(self, now_s: float) -> None:
-        """Take in what the registry says."""
+        """Take in what the registry says.  Raises Dismissed when that is the end."""
         assert self.worker is not None and self.taps is not None and self.caller is not None
         self.control.clear()
         while self.control.inbox:
@@ -399,6 +450,8 @@ class WorkerProcess:
             self.worker.draining = self.desired == "drain"
         elif self.desired == "drain":
             self.worker.intake.stopping = True
+        if self.desired == "exit" or self.control.fenced:
+            raise Dismissed
 
     def _may_leave(self, now_s: float) -> bool:
         """Tell whether a worker that was told to leave has nothing left to do, and its last ack has had its time."""
@@ -539,6 +592,14 @@ def _rss() -> int:
         return 0
 
 
+def _exit(code: int) -> NoReturn:
+    """End the process at once: libzmq's threads and the user's need no farewell."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one life of a worker; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m zpipe.processes.worker", description=__doc__)
@@ -568,7 +629,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # libzmq's threads and the user's need no farewell
+    _exit(main())

@@ -4,7 +4,8 @@ Each worker that sends has a pool, an anonymous file that goes with the last pro
 open it through /proc and finds its token there shares memory with it: that is the proof.  A worker holds a lock on
 each pool that it uses, which the system drops when the worker dies: that is the proof of a death.  Who hands on what
 it has from another passes on the reference, and lets others open that pool through itself.
-Knows memory; which slot is free is for `core.slots` to say.  One thread uses it, but views may end in any.
+Knows memory; which slot is free is for `core.slots` to say.  Who uses it takes turns; but a stage's code may ask for
+an array at any time, and views may end in any thread.
 """
 
 from __future__ import annotations
@@ -217,6 +218,7 @@ class SharedMemory:
         self._looked_s = 0.0
         self._pid = os.getpid()
         self._forks = _forks.count
+        self._lock = threading.RLock()  # between who asks for an array and who has the turn
 
     @property
     def where(self) -> list[Any] | None:
@@ -246,19 +248,23 @@ class SharedMemory:
     # -- out ----------------------------------------------------------------------------------------
 
     def empty(self, nbytes: int) -> np.ndarray[Any, Any] | None:
-        """Return uint8 (nbytes,) to be written in the own pool; None without room, or where to copy costs less."""
-        if self._ended:
-            self._end()
+        """Return uint8 (nbytes,) to be written in the own pool; None without room, or where to copy costs less.
+
+        None also in a copy of the process that a fork made: it knows nothing of the slots that are used from then on.
+        """
         own = self._own
-        if own is None or nbytes < SHARED_MIN:
+        if own is None or nbytes < SHARED_MIN or _forks.count != self._forks:
             return None
-        slot = own.slots.take(nbytes)
-        if slot is None:
-            self.full += 1
-            return None
-        arena, size = own.arena_of(slot)
-        root = own.root(arena, size, slot.start, nbytes)
-        self._lease(root, own, slot, slot.index, _PLACE.pack(slot.index, slot.gen, arena, size, slot.start, nbytes))
+        with self._lock:
+            if self._ended:
+                self._end()
+            slot = own.slots.take(nbytes)
+            if slot is None:
+                self.full += 1
+                return None
+            arena, size = own.arena_of(slot)
+            root = own.root(arena, size, slot.start, nbytes)
+            self._lease(root, own, slot, slot.index, _PLACE.pack(slot.index, slot.gen, arena, size, slot.start, nbytes))
         return root
 
     def put(self, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any] | None:
@@ -308,11 +314,12 @@ class SharedMemory:
 
         References that come too late, over a link that is no more, find something else there: they are refused too.
         """
-        if self._ended:
-            self._end()
         if len(refs) % _REF:
             raise ProtocolError(f"references of {len(refs)} bytes to shared memory: each takes {_REF}")
-        return [self._attach(bytes(refs[at : at + _REF])) for at in range(0, len(refs), _REF)]
+        with self._lock:
+            if self._ended:
+                self._end()
+            return [self._attach(bytes(refs[at : at + _REF])) for at in range(0, len(refs), _REF)]
 
     def _attach(self, ref: bytes) -> np.ndarray[Any, Any]:
         pool = self._others.get(ref[:TOKEN])
@@ -365,10 +372,13 @@ class SharedMemory:
 
     def look(self, now_s: float) -> None:
         """End what has ended, and now and then look who is dead.  Call often, also when there is nothing to do."""
-        self._end()
-        if now_s - self._looked_s < LOOK_S:
-            return
-        self._looked_s = now_s
+        with self._lock:
+            self._end()
+            if now_s - self._looked_s >= LOOK_S:
+                self._looked_s = now_s
+                self._look()
+
+    def _look(self) -> None:
         own = self._own
         if own is not None and own.slots.held:
             for reader in own.slots.held_by():

@@ -1,7 +1,7 @@
 """Every socket of zpipe and its options; the only module that imports zmq.
 
 Knows libzmq and the traps that the options avoid; refuses to know what a message means.
-A socket belongs to the thread that made it.
+A socket belongs to the thread that made it, or to the one that holds the lock by which it is handed over.
 """
 
 from __future__ import annotations

@@ -170,7 +170,8 @@ def empty(shape: int | Sequence[int], dtype: Any = float) -> Any:
 
     dtype = np.dtype(dtype)
     size = (shape,) if isinstance(shape, int) else tuple(shape)
-    root = None if _allocate is None or dtype.hasobject else _allocate(math.prod(size) * dtype.itemsize)
+    allocate = _allocate  # another thread may end it meanwhile
+    root = None if allocate is None or dtype.hasobject else allocate(math.prod(size) * dtype.itemsize)
     return np.empty(size, dtype) if root is None else np.ndarray(size, dtype, root)
 
 
