@@ -61,6 +61,7 @@ GOALS = {
     ("W1 items/s", "zpipe"): Goal((2.0,)),
     ("W1 items/s", "zpipe-blocks"): Goal((6.0,)),
     ("W1 items/s", "zpipe-single"): Goal((0.30,)),
+    ("W1 items/s", "zpipe-guarded"): Goal((0.93,)),
     ("W2 GB/s", "zpipe"): Goal((9.0,)),
     ("W2 GB/s", "zpipe-tcp"): Goal((0.95,)),
     ("W3 items/s", "zpipe"): Goal((5.0,)),
