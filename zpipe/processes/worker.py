@@ -358,8 +358,11 @@ class WorkerProcess:
             idle = waits or (activity is None and worker.is_idle)
             if idle and not waits:
                 caller.idle()
+            may_wait = worker.may_wait
+            if not (self.frames or may_wait):
+                self.flushed_s = now_s  # nothing is to be told yet: from the first that is, others may join it
             due = self.frames >= limits.ack_frames or now_s - self.flushed_s >= limits.ack_s
-            held_back = not due and worker.may_wait
+            held_back = not due and may_wait
             if due or ((idle or blocked) and not held_back):
                 self._flush(now_s)
             if waits or (idle and worker.is_idle) or blocked:
