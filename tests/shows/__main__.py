@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from tests.chaos.chaos import play
-from tests.shows import autoscale, away, disk, flow, hostile, hosts, job, looking, memory, scale, shapes
+from tests.shows import autoscale, away, disk, flow, hostile, hosts, job, looking, memory, orderly, scale, shapes
 from tests.shows.flow import Shown
 from tests.simulation.play import play as simulate
 
@@ -55,6 +55,7 @@ def shows(*, quick: bool) -> dict[str, Callable[[], Iterator[Shown]]]:
             "hostile": hostile.hostile, "half-open": hostile.half_open,
             "tap": looking.tap, "trace": looking.trace, "simulator": simulator, "chaos": chaos,
             "pressure": flow.pressure, "parked": flow.parked, "small-shm": memory.small_shm, "views": memory.views,
+            "orderly": orderly.orderly,
             "main": job.main, "kills": job.kills,
         }  # fmt: skip
     return {

@@ -33,6 +33,10 @@ def uneven(x, slow_s=0.05, fast_s=0.001):
     return {"worker": worker, "began_s": began_s, "ended_s": time.monotonic()}
 
 
+def same(x):
+    return x
+
+
 def double(x):
     return 2 * x
 
@@ -245,3 +249,15 @@ class holds:
 def is_shared(array):
     """Tell whether an array is in memory that the processes of a run share."""
     return isinstance(getattr(root_of(array).base, "obj", None), mmap.mmap)
+
+
+class seen:
+    """A sink that counts, in the file `seen`, how often it has committed each number; a byte each."""
+
+    def __init__(self, count):
+        with open(zp.run_folder() / "seen", "ab") as file:
+            file.truncate(count)
+        self.times = np.memmap(file.name, np.uint8, "r+")
+
+    def commit(self, items):
+        np.add.at(self.times, [item.value for item in items], 1)
