@@ -45,7 +45,7 @@ def chain(*stages: str, sink: str = "", **tables: str) -> str:
     text, above = "", ""
     for stage in stages:
         run = "zpipe.stages:batch" if stage == "batch" else f"stages:{stage}"
-        name = stage.replace("_", "-")
+        name = stage.replace("_", "-").lower()
         text += f'[stage.{name}]\nrun = "{run}"\n{tables.get(stage, "")}\n'
         text += f'from = "{above}"\n' if above else ""
         above = name
@@ -280,4 +280,5 @@ def name_of(argv: list[str]) -> str:
     words = [word for word in argv[1:] if not word.startswith("-")]
     if "zpipe.processes.worker" in words:
         return words[words.index("zpipe.processes.worker") + 1]
-    return "registry" if "zpipe.processes.registry" in words else "launcher"
+    own = [word.removeprefix("zpipe.processes.") for word in words if word.startswith("zpipe.processes.")]
+    return own[0] if own else "launcher"

@@ -261,3 +261,11 @@ class seen:
 
     def commit(self, items):
         np.add.at(self.times, [item.value for item in items], 1)
+
+
+def plain(count, nbytes, start=0):
+    """Arrays that are made as fast as memory is filled."""
+    for n in range(start, count):
+        array = zp.empty(nbytes, np.uint8)
+        array.fill(n % 251)
+        yield array

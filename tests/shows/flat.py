@@ -1,0 +1,73 @@
+"""Show that no process grows, however many items pass and however large they are."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+
+import numpy as np
+import psutil
+
+from tests.real import Command, Place
+from tests.shows.flow import Shown, chain, count_of, ended, name_of, stage_place
+from zpipe.processes.report import read_memory
+
+GB, MIB = 10**9, 2**20
+ITEMS, LARGE_GB = 10**7, 500
+LARGE = 4_800_000  # bytes of an array
+FROM = 0.2  # of all items: until then caches, windows and pools fill
+GROWTH_MAX = 8 * MIB  # of the line through the samples from there to the end
+LOOK_S = 0.25
+PROCESSES = 6  # launcher, fork server, registry, three workers
+
+Samples = dict[str, list[tuple[float, int, int]]]  # by process: how much is done, RSS, PSS
+
+
+def flat(items: int = ITEMS, large_gb: float = LARGE_GB) -> Iterator[Shown]:
+    """Memory of every process stays flat over millions of small items and over hundreds of GB of large ones."""
+    small = f"replay = 'seek'\nargs = {{ count = {items} }}"
+    yield from _slopes(f"{items:,} small items", chain("numbers", "same", "Counting", numbers=small), items)
+    count = int(large_gb * GB / LARGE)
+    large = f"replay = 'seek'\nargs = {{ count = {count}, nbytes = {LARGE} }}"
+    yield from _slopes(f"{large_gb:g} GB", chain("plain", "same", "Counting", plain=large), count)
+
+
+def _slopes(what: str, stages: str, count: int) -> Iterator[Shown]:
+    with stage_place() as place:
+        began_s = time.monotonic()
+        run = place.start("run", place.pipeline(stages))
+        samples = _sampled(run, place, count)
+        done = ended(run.wait(1.0))
+        seconds = time.monotonic() - began_s
+        passed = count_of(done.folder, "done")
+    yield Shown(f"{what} in {seconds:.0f} s", passed >= count)
+    for name, found in sorted(samples.items()):
+        late = np.array([sample for sample in found if FROM <= sample[0] < 1])
+        if len(late) < 3:
+            yield Shown(f"{what}: {name:10} {len(late)} samples are too few: pass more", False)
+            continue
+        grown = [np.polyfit(late[:, 0], late[:, column], 1)[0] * (1 - FROM) / MIB for column in (1, 2)]
+        first, last = (np.median(part[:, 2]) / MIB for part in (late[: len(late) // 10 + 1], late[-len(late) // 10 :]))
+        yield Shown(
+            f"{what}: {name:10} PSS {first:6.1f} MiB at {FROM:.0%}, {last:6.1f} at the end; slope between them "
+            f"{grown[1]:+.2f} MiB PSS, {grown[0]:+.2f} RSS (at most {GROWTH_MAX // MIB}), {len(late)} samples",
+            max(grown) * MIB <= GROWTH_MAX,
+        )
+
+
+def _sampled(run: Command, place: Place, count: int) -> Samples:
+    """Wait for the end of a run and return what was seen of its processes."""
+    samples: Samples = defaultdict(list)
+    processes: dict[str, psutil.Process] = {}
+    while not run.ends_within(LOOK_S):
+        if len(processes) < PROCESSES:
+            processes = {name_of(process.cmdline()): process for process in place.processes()}
+        part = max((count_of(folder, "done") / count for folder in place.folder.glob("runs/*")), default=0.0)
+        for name, process in processes.items():
+            with suppress(psutil.Error):  # it has ended
+                rss, pss = process.memory_info().rss, read_memory(process.pid)[1]
+                if part and pss:
+                    samples[name].append((part, rss, pss))
+    return samples
