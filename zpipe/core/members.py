@@ -47,6 +47,7 @@ class Member:
     edges: dict[int, EdgeNews] = field(default_factory=dict)
     waits: str = ""  # what for, where its disk has no room
     ver: int = 0  # of its roster
+    roster_due_s: float = 0.0  # until then no further one is told of at once
     stored_s: float = 0.0  # when its counters were stored last
     done: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RATE_BEATS))
 
