@@ -132,7 +132,7 @@ class Registry:
 
     def tried(self, now_s: float, peer: bytes, *, there: bool) -> None:
         """Take note of whether a push had a connection to go on."""
-        for member in self.members:
+        for member in self.members.living.values():
             if member.peer == peer:
                 self.presence.tried(member, now_s, there=there)
 
