@@ -16,11 +16,28 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from tests.chaos.chaos import play
-from tests.shows import autoscale, away, disk, flat, flow, hostile, hosts, job, looking, memory, orderly, scale, shapes
+from tests.shows import (
+    autoscale,
+    away,
+    crowd,
+    disk,
+    flat,
+    flow,
+    growth,
+    hostile,
+    hosts,
+    job,
+    links,
+    looking,
+    memory,
+    orderly,
+    scale,
+    shapes,
+)
 from tests.shows.flow import Shown
 from tests.simulation.play import play as simulate
 
-LONG = ("flat",)  # these are played only when they are named
+LONG = ("flat", "crowd", "growth")  # these are played only when they are named
 SEEDS = 1000
 QUICK_PARTITION_S = 2.0
 QUICK_CROPS, QUICK_ARRAYS, QUICK_ORDER, QUICK_CHAOS, QUICK_ROUNDS = 12_000, 500, 1000, 3000, 2
@@ -59,6 +76,7 @@ def shows(
             "tap": looking.tap, "trace": looking.trace, "simulator": simulator, "chaos": chaos,
             "pressure": flow.pressure, "parked": flow.parked, "small-shm": memory.small_shm, "views": memory.views,
             "orderly": orderly.orderly, "flat": partial(flat.flat, items, large_gb),
+            "crowd": crowd.crowd, "links": links.links, "growth": growth.growth,
             "main": job.main, "kills": job.kills,
         }  # fmt: skip
     return {
