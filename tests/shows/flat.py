@@ -6,13 +6,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import psutil
 
 from tests.real import Command, Place
 from tests.shows.flow import Shown, chain, count_of, ended, name_of, stage_place
-from zpipe.processes.report import read_memory
+from tests.shows.memory import POOL_MIB, pools_of
 
 GB, MIB = 10**9, 2**20
 ITEMS, LARGE_GB = 10**7, 500
@@ -22,7 +23,7 @@ GROWTH_MAX = 8 * MIB  # of the line through the samples from there to the end
 LOOK_S = 0.25
 PROCESSES = 6  # launcher, fork server, registry, three workers
 
-Samples = dict[str, list[tuple[float, int, int]]]  # by process: how much is done, RSS, PSS
+Samples = dict[str, list[tuple[float, int, int]]]  # by process: how much is done, RSS, PSS; without shared memory
 
 
 def flat(items: int = ITEMS, large_gb: float = LARGE_GB) -> Iterator[Shown]:
@@ -38,11 +39,12 @@ def _slopes(what: str, stages: str, count: int) -> Iterator[Shown]:
     with stage_place() as place:
         began_s = time.monotonic()
         run = place.start("run", place.pipeline(stages))
-        samples = _sampled(run, place, count)
+        samples, pools = _sampled(run, place, count)
         done = ended(run.wait(1.0))
         seconds = time.monotonic() - began_s
         passed = count_of(done.folder, "done")
     yield Shown(f"{what} in {seconds:.0f} s", passed >= count)
+    yield Shown(f"{what}: shared memory {pools / MIB:.0f} MiB (at most {POOL_MIB})", pools <= POOL_MIB * MIB)
     for name, found in sorted(samples.items()):
         late = np.array([sample for sample in found if FROM <= sample[0] < 1])
         if len(late) < 3:
@@ -57,17 +59,34 @@ def _slopes(what: str, stages: str, count: int) -> Iterator[Shown]:
         )
 
 
-def _sampled(run: Command, place: Place, count: int) -> Samples:
-    """Wait for the end of a run and return what was seen of its processes."""
+def _sampled(run: Command, place: Place, count: int) -> tuple[Samples, int]:
+    """Wait for the end of a run; return what was seen of its processes, and the most that was in shared memory."""
     samples: Samples = defaultdict(list)
     processes: dict[str, psutil.Process] = {}
+    pools = 0
     while not run.ends_within(LOOK_S):
         if len(processes) < PROCESSES:
             processes = {name_of(process.cmdline()): process for process in place.processes()}
         part = max((count_of(folder, "done") / count for folder in place.folder.glob("runs/*")), default=0.0)
+        pools = max(pools, sum(pools_of(processes.values()).values()))
         for name, process in processes.items():
-            with suppress(psutil.Error):  # it has ended
-                rss, pss = process.memory_info().rss, read_memory(process.pid)[1]
+            with suppress(psutil.Error, OSError):  # it has ended
+                rss, pss = _own(process)
                 if part and pss:
                     samples[name].append((part, rss, pss))
-    return samples
+    return samples, pools
+
+
+def _own(process: psutil.Process) -> tuple[int, int]:
+    """Return RSS and PSS of a process, without what is shared memory."""
+    rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
+    pss = {key: 1024 * int(value.split()[0]) for key, _, value in (line.partition(":") for line in rollup)}
+    found = process.memory_info()
+    return found.rss - _shmem(process), pss["Pss"] - pss["Pss_Shmem"]
+
+
+def _shmem(process: psutil.Process) -> int:
+    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+        if line.startswith("RssShmem:"):
+            return 1024 * int(line.split()[1])
+    return 0

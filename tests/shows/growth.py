@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 from collections.abc import Iterator
 
@@ -16,15 +15,14 @@ FLAT_MAX = 2.0  # times the CPU of an item among a million may take of what one 
 
 
 def growth() -> Iterator[Shown]:
-    """CPU and time of an item do not grow with their number; what more stages and workers add."""
-    none = {key: _taken(0, *key) for key in {(1, 1), *((n, 1) for n in STAGES), *((1, n) for n in WORKERS)}}
+    """The CPU of an item does not grow with their number; what more stages and workers add."""
+    none = {key: _cpu_s(0, *key) for key in {(1, 1), *((n, 1) for n in STAGES), *((1, n) for n in WORKERS)}}
 
     def row(items: int, stages: int, workers: int) -> tuple[str, float]:
-        cpu_s, seconds = (a - b for a, b in zip(_taken(items, stages, workers), none[stages, workers], strict=True))
-        cpu_us, us = 1e6 * cpu_s / items, 1e6 * seconds / items
-        start = f"{none[stages, workers][0]:5.1f} s of CPU to start and end"
-        what = f"{items:9,} items, {stages} stages, {workers:2} workers of the first"
-        return f"{what}: {cpu_us:7.1f} us of CPU an item, {us:7.1f} us of time; {start}", cpu_us
+        cpu_us = 1e6 * (_cpu_s(items, stages, workers) - none[stages, workers]) / items
+        start = f"{none[stages, workers]:5.1f} s of CPU to start and end"
+        what = f"{items:9,} items, {stages} stage(s), {workers:2} worker(s) of the first"
+        return f"{what}: {cpu_us:7.1f} us of CPU an item; {start}", cpu_us
 
     cost = {}
     for items in ITEMS:
@@ -42,8 +40,8 @@ def growth() -> Iterator[Shown]:
         yield Shown(row(MANY, 1, workers)[0], True)
 
 
-def _taken(items: int, stages: int, workers: int) -> tuple[float, float]:
-    """Return the CPU seconds of all processes of a run and its seconds, between a source and a sink."""
+def _cpu_s(items: int, stages: int, workers: int) -> float:
+    """Return the CPU seconds of all processes of a run, its stages between a source and a sink."""
     text, above = f'[stage.numbers]\nrun = "stages:numbers"\nreplay = "seek"\nargs = {{ count = {items} }}\n', "numbers"
     for k in range(stages):
         text += f'[stage.same-{k}]\nrun = "stages:same"\nfrom = "{above}"\nworkers = {workers if k == 0 else 1}\n'
@@ -51,7 +49,6 @@ def _taken(items: int, stages: int, workers: int) -> tuple[float, float]:
     text += f'[stage.out]\nrun = "stages:out"\nfrom = "{above}"\n'
     with stage_place() as place:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = ended(place.start("run", place.pipeline(text)).wait(600.0))
+        ended(place.start("run", place.pipeline(text)).wait(600.0))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds = json.loads((done.folder / "report.json").read_text())["seconds"]
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, seconds
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

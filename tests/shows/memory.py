@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,7 +27,7 @@ KILL_S = 1.0
 KILLS_MIN = 5
 LOOK_S = 0.5
 RUN_S = 900.0
-POOL_MIB = 256  # at most, of each process that makes images: what is under way, and 64 views
+POOL_MIB = 256  # at most: 64 MiB that are not settled, what readers have not given back yet, and 64 views
 FULL, HOLDS = "has no more room in shared memory", "is kept: "
 
 # A process that would write to as much of /dev/shm as all this takes.
@@ -187,15 +187,15 @@ def watched(run: Command, place: Place, look: Callable[[], None] = lambda: None)
     while not run.ends_within(LOOK_S):
         if time.monotonic() > end_s:
             raise TimeoutError(f"no end within {RUN_S:.0f} s: {run.printed(1)}")
-        most = max(most, *pools_of(place).values(), 0)
+        most = max(most, *pools_of(place.processes()).values(), 0)
         look()
     return most
 
 
-def pools_of(place: Place) -> dict[int, int]:
-    """Return the bytes of each pool of a run, by inode, those that only readers keep too."""
+def pools_of(processes: Iterable[psutil.Process]) -> dict[int, int]:
+    """Return the bytes of each pool that these processes know, by inode, those that only readers keep too."""
     found = {}
-    for process in place.processes():
+    for process in processes:
         with suppress(OSError):
             for file in Path(f"/proc/{process.pid}/fd").iterdir():
                 with suppress(OSError):
