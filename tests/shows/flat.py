@@ -21,7 +21,6 @@ LARGE = 4_800_000  # bytes of an array
 FROM = 0.2  # of all items: until then caches, windows and pools fill
 GROWTH_MAX = 8 * MIB  # of the line through the samples from there to the end
 LOOK_S = 0.25
-PROCESSES = 6  # launcher, fork server, registry, three workers
 
 Samples = dict[str, list[tuple[float, int, int]]]  # by process: how much is done, RSS, PSS; without shared memory
 
@@ -65,9 +64,10 @@ def _sampled(run: Command, place: Place, count: int) -> tuple[Samples, int]:
     processes: dict[str, psutil.Process] = {}
     pools = 0
     while not run.ends_within(LOOK_S):
-        if len(processes) < PROCESSES:
-            processes = {name_of(process.cmdline()): process for process in place.processes()}
         part = max((count_of(folder, "done") / count for folder in place.folder.glob("runs/*")), default=0.0)
+        with suppress(psutil.Error):
+            if part < FROM:  # some have only begun
+                processes = {name_of(process.cmdline()): process for process in place.processes()}
         pools = max(pools, sum(pools_of(processes.values()).values()))
         for name, process in processes.items():
             with suppress(psutil.Error, OSError):  # it has ended
