@@ -45,7 +45,7 @@ def chain(*stages: str, sink: str = "", **tables: str) -> str:
     text, above = "", ""
     for stage in stages:
         run = "zpipe.stages:batch" if stage == "batch" else f"stages:{stage}"
-        name = stage.replace("_", "-")
+        name = stage.replace("_", "-").lower()
         text += f'[stage.{name}]\nrun = "{run}"\n{tables.get(stage, "")}\n'
         text += f'from = "{above}"\n' if above else ""
         above = name
@@ -150,7 +150,7 @@ class Watch:
             with suppress(Exception):  # it has ended
                 pss = read_memory(process.pid)[1]
                 if pss and process.pid not in self.first:
-                    self.first[process.pid], self.names[process.pid] = pss, _name(process.cmdline())
+                    self.first[process.pid], self.names[process.pid] = pss, name_of(process.cmdline())
                 if pss:
                     self.growth[process.pid] = max(self.growth[process.pid], pss - self.first[process.pid])
 
@@ -275,8 +275,10 @@ def count_of(folder: Path, name: str) -> int:
     return 0
 
 
-def _name(argv: list[str]) -> str:
+def name_of(argv: list[str]) -> str:
+    """Return the stage of a worker by its command line, or what else it is."""
     words = [word for word in argv[1:] if not word.startswith("-")]
     if "zpipe.processes.worker" in words:
         return words[words.index("zpipe.processes.worker") + 1]
-    return "registry" if "zpipe.processes.registry" in words else "launcher"
+    own = [word.removeprefix("zpipe.processes.") for word in words if word.startswith("zpipe.processes.")]
+    return own[0] if own else "launcher"

@@ -1,12 +1,16 @@
 """The stages of the shows; times are of the clock that all processes of a machine share."""
 
+import mmap
 import os
 import time
+from collections import deque
+from zlib import crc32
 
 import numpy as np
 
 import zpipe as zp
 import zpipe.sinks
+from zpipe.transport.shared import root_of
 
 MB = 1_000_000
 
@@ -27,6 +31,10 @@ def uneven(x, slow_s=0.05, fast_s=0.001):
     worker = zp.item().worker
     time.sleep(slow_s if worker.endswith("-2") else fast_s)
     return {"worker": worker, "began_s": began_s, "ended_s": time.monotonic()}
+
+
+def same(x):
+    return x
 
 
 def double(x):
@@ -178,3 +186,86 @@ def whispered(k, nap_s=0.002):
 
 def out(x):
     """Take it."""
+
+
+def images(count, nbytes, start=0):
+    """Arrays that differ from each other in every word, made where they are read, each with its CRC."""
+    noise = np.random.default_rng(0).integers(0, 2**63, nbytes // 8, np.uint64)
+    for n in range(start, count):
+        image = zp.empty(len(noise), np.uint64)
+        np.bitwise_xor(noise, np.uint64(n * 0x9E3779B97F4A7C15 % 2**64), out=image)
+        yield {"n": n, "crc": crc32(image), "image": image}
+
+
+def checked(item):
+    if crc32(item["image"]) != item["crc"]:
+        raise ValueError(f"image {item['n']} is not what it was")
+    return item
+
+
+def inverted(item):
+    """Check an image, and make its inverse."""
+    image = zp.empty(checked(item)["image"].shape, np.uint64)
+    np.invert(item["image"], out=image)
+    return {"n": item["n"], "crc": crc32(image), "image": image}
+
+
+class told:
+    """Check images and tell their numbers; `shared` counts those in shared memory."""
+
+    def __init__(self):
+        self.shared = Counted("shared")
+
+    def __call__(self, item):
+        self.shared.up(is_shared(checked(item)["image"]))
+        return item["n"]
+
+
+class holds:
+    """Keep views of the last `keep` images; look at `looks` of them in each call, by sums taken when each came.
+
+    `looked` counts the looks, `kept` the views.
+    """
+
+    def __init__(self, keep, looks):
+        self.keep, self.looks = keep, looks
+        self.kept = deque()
+        self.looked, self.views = Counted("looked"), Counted("kept")
+
+    def __call__(self, item):
+        self.kept.append((item["n"], checked(item)["image"], int(item["image"].sum())))
+        if len(self.kept) > self.keep:
+            self.kept.popleft()
+        for _ in range(min(self.looks, len(self.kept))):
+            n, image, was = self.kept[0]
+            if int(image.sum()) != was:
+                raise ValueError(f"the view of image {n} has changed")
+            self.kept.rotate(-1)
+        self.looked.up(min(self.looks, len(self.kept)))
+        self.views.up(len(self.kept) - self.views.n)
+        return item["n"]
+
+
+def is_shared(array):
+    """Tell whether an array is in memory that the processes of a run share."""
+    return isinstance(getattr(root_of(array).base, "obj", None), mmap.mmap)
+
+
+class seen:
+    """A sink that counts, in the file `seen`, how often it has committed each number; a byte each."""
+
+    def __init__(self, count):
+        with open(zp.run_folder() / "seen", "ab") as file:
+            file.truncate(count)
+        self.times = np.memmap(file.name, np.uint8, "r+")
+
+    def commit(self, items):
+        np.add.at(self.times, [item.value for item in items], 1)
+
+
+def plain(count, nbytes, start=0):
+    """Arrays that are made as fast as memory is filled."""
+    for n in range(start, count):
+        array = zp.empty(nbytes, np.uint8)
+        array.fill(n % 251)
+        yield array

@@ -383,6 +383,26 @@ def test_a_change_is_pushed_to_those_whom_it_concerns(bench: Bench) -> None:
     assert peers(bench.told()[1]) == []
 
 
+def test_a_long_roster_waits_until_more_has_changed(bench: Bench) -> None:
+    bench.join("crops", 1)
+    for inc in range(2, 36):
+        bench.join("clean", inc)
+    assert 1 not in bench.told()  # it was told of the 33rd just now
+    bench.tick(0.1)
+    assert 1 not in bench.told()
+    bench.tick(0.1)
+    assert len(peers(bench.told()[1])) == 34
+    bench.tick(0.2)
+    assert bench.told() == {}
+    bench.say({"t": "DIED", "inc": 2})
+    assert len(peers(bench.told()[1])) == 33  # one change goes at once
+    bench.say({"t": "DIED", "inc": 3})
+    assert 1 not in bench.told()
+    assert len(peers(bench.beat(1))) == 32  # who asks is told
+    bench.tick(0.2)
+    assert bench.told() == {}
+
+
 def test_the_end_of_a_worker_that_was_in_no_roster_is_pushed_to_nobody(bench: Bench) -> None:
     bench.join("crops", 1)
     bench.hello("clean", 2)

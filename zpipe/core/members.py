@@ -47,6 +47,7 @@ class Member:
     edges: dict[int, EdgeNews] = field(default_factory=dict)
     waits: str = ""  # what for, where its disk has no room
     ver: int = 0  # of its roster
+    roster_due_s: float = 0.0  # until then no further one is told of at once
     stored_s: float = 0.0  # when its counters were stored last
     done: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=RATE_BEATS))
 
@@ -114,16 +115,16 @@ class Members:
         self.pinned: set[int] = set()  # stages of which a user has said it: they do not scale themselves any more
 
     def __iter__(self) -> Iterator[Member]:
-        return iter(sorted(self.living.values(), key=lambda member: (member.stage.number, member.slot)))
+        return iter(sorted(self.living.values(), key=_by_place))
 
     def of(self, stage: StagePlan) -> list[Member]:
         """Return the living workers of a stage by slot."""
-        return [member for member in self if member.stage.number == stage.number]
+        return sorted((m for m in self.living.values() if m.stage.number == stage.number), key=_by_place)
 
     def beside(self, member: Member) -> list[Member]:
         """Return the workers at the other ends of a worker's edges that are in rosters."""
         stages = self._beside[member.stage.number]
-        return [other for other in self if other.stage.number in stages and other.in_rosters]
+        return sorted((m for m in self.living.values() if m.stage.number in stages and m.in_rosters), key=_by_place)
 
     def stage(self, name: str) -> StagePlan:
         """Return the stage of that name.  Raises Refused with what may have been meant."""
@@ -334,6 +335,10 @@ def sources_of(stage: StagePlan, slot: int) -> list[int]:
 def worker_name(stage: StagePlan, slot: int) -> str:
     """Return the name that a slot's workers bear, life after life."""
     return f"{stage.name}-{slot + 1}"
+
+
+def _by_place(member: Member) -> tuple[int, int]:
+    return member.stage.number, member.slot
 
 
 def _where(member: Member) -> str:

@@ -79,6 +79,8 @@ class Registry:
         self._stores = self.progress.stores
         self.suspects = Suspects(self._stores, stored.suspects)
         self._stale: dict[int, None] = {}  # lives to be told something new
+        self._waiting: dict[int, None] = {}  # and those that have had a long roster just now
+        self._now_s = 0.0  # of this step
         self._ends: list[Action] = []
         self._verbs: dict[str, Callable[[float, bytes, Mapping[str, Any]], Map]] = {
             "HELLO": self._hello,
@@ -120,6 +122,7 @@ class Registry:
         """Notice what did not happen."""
         self._begin(now_s)
         self.taps.tick(now_s)
+        self._stale |= {life: None for life in self._waiting if self.members.living[life].roster_due_s <= now_s}
         for member in self.presence.lost(self.members, now_s):
             self.presence.declared.append(member.inc)
             self._remove(member, f"was out of reach for {now_s - member.seen_s:.1f} s and declared dead")
@@ -129,7 +132,7 @@ class Registry:
 
     def tried(self, now_s: float, peer: bytes, *, there: bool) -> None:
         """Take note of whether a push had a connection to go on."""
-        for member in self.members:
+        for member in self.members.living.values():
             if member.peer == peer:
                 self.presence.tried(member, now_s, there=there)
 
@@ -345,6 +348,7 @@ class Registry:
         self._stores["worker", str(member.inc)] = None
         self._stores["sums", str(member.stage.number)] = dict(self.members.sums[member.stage.number])
         self._stale.pop(member.inc, None)
+        self._waiting.pop(member.inc, None)
         self._renew(beside)
 
     def _mark_draining(self, stage: StagePlan, slot: int, leaves: bool) -> None:
@@ -369,11 +373,11 @@ class Registry:
         self._renew([member, *self.members.beside(member)])
 
     def _renew(self, members: Iterable[Member]) -> None:
-        """Give members a new roster; it is built when everything of this step is known."""
+        """Give members a new roster; it is built when everything of this step is known, a long one less often."""
         self._ver += 1
         for member in members:
             member.ver = self._ver
-            self._stale[member.inc] = None
+            (self._stale if member.roster_due_s <= self._now_s else self._waiting)[member.inc] = None
 
     def _tell(self, stage: StagePlan) -> None:
         self._stale |= dict.fromkeys(member.inc for member in self.members.of(stage) if member.announced)
@@ -386,6 +390,7 @@ class Registry:
             self._tell_all()
 
     def _begin(self, now_s: float) -> None:
+        self._now_s = now_s
         if self._began_s is not None:
             return
         self._began_s = now_s
@@ -425,22 +430,30 @@ class Registry:
             "suspects": self.suspects.of(member.stage),
         }
         if member.in_rosters and ver != member.ver:
-            state["roster"] = {
-                "only_adds": self.recovering,
-                "peers": [
-                    {
-                        "inc": other.inc,
-                        "stage_number": other.stage.number,
-                        "worker": other.name,
-                        "inbox": list(other.inbox),
-                        "acks": list(other.acks),
-                        **({"key": other.key} if other.key else {}),
-                    }
-                    for other in self.members.beside(member)
-                ],
-                **self._keys(),
-            }
+            state["roster"] = self._roster(member)
         return state
+
+    def _roster(self, member: Member) -> Map:
+        """Return whom a worker may link to, and note when it may be told again."""
+        beside = self.members.beside(member)
+        self._waiting.pop(member.inc, None)
+        if len(beside) > self.limits.roster_peers:
+            member.roster_due_s = self._now_s + self.limits.roster_peer_s * len(beside)
+        return {
+            "only_adds": self.recovering,
+            "peers": [
+                {
+                    "inc": other.inc,
+                    "stage_number": other.stage.number,
+                    "worker": other.name,
+                    "inbox": list(other.inbox),
+                    "acks": list(other.acks),
+                    **({"key": other.key} if other.key else {}),
+                }
+                for other in beside
+            ],
+            **self._keys(),
+        }
 
     def _keys(self) -> Map:
         """Return whom workers are to admit, nothing without keys."""
