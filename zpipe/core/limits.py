@@ -19,7 +19,8 @@ class Limits:
     held_items: int = 4  # unless it holds no more than so many items for each link
     source_items: int = 4096  # most unsettled positions of a partition
     source_bytes: int = 64 * 1024 * 1024  # most unsettled bytes of a source worker
-    ack_s: float = 0.002  # under load acks go out this often
+    ack_s: float = 0.002  # under load acks go out this often,
+    rest_s: float = 0.01  # this often where nobody above is short of credit or waits for them,
     ack_frames: int = 64  # or after this many frames
     sync_s: float = 0.1  # a link with something unsettled is probed this often
     dial_s: float = 2.0  # a link that has no credit by then is dialled anew

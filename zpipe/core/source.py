@@ -192,8 +192,8 @@ class Source:
 
     @property
     def pressed(self) -> bool:
-        """Tell whether acks are becoming urgent: half of a window is unsettled."""
-        return any(2 * p.unsettled >= p.window for p in self.partitions.values() if p.unsettled) or (
+        """Tell whether acks are becoming urgent: half of a window is unsettled, or the end waits for them."""
+        return any(p.ended or 2 * p.unsettled >= p.window for p in self.partitions.values() if p.unsettled) or (
             2 * self.unsettled_bytes >= self.bytes_max or (self.held_back and self.unsettled_bytes > 0)
         )
 

@@ -361,14 +361,17 @@ class WorkerProcess:
             may_wait = worker.may_wait
             if not (self.frames or may_wait):
                 self.flushed_s = now_s  # nothing is to be told yet: from the first that is, others may join it
-            due = self.frames >= limits.ack_frames or now_s - self.flushed_s >= limits.ack_s
+            flush_s = self.flushed_s + (limits.rest_s if may_wait else limits.ack_s)
+            due = self.frames >= limits.ack_frames or now_s >= flush_s
             held_back = not due and may_wait
             if due or ((idle or blocked) and not held_back):
                 self._flush(now_s)
             if waits or (idle and worker.is_idle) or blocked:
-                waiting = links.retry(now_s) or held_back
+                waiting = links.retry(now_s)
                 if not (self.control.inbox or worker.actions):
                     due_s = caller.due_s if waits else worker.due_s
+                    if held_back:
+                        due_s = flush_s if due_s is None else min(due_s, flush_s)
                     readable = links.wait(RETRY_MS if waiting else _sleep_ms(due_s, now_s))
                     slept_s = clock() - now_s
                     if heard in readable:
