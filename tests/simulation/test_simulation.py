@@ -23,6 +23,7 @@ SUBTLE = {
     "BlamesTheBlock",
     "WritesLettersLater",
     "RetriesForEver",
+    "TakesTheDisownedForDead",
 }
 
 
