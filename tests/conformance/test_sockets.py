@@ -27,6 +27,24 @@ print(found[0], flush=True)
 sys.stdin.read()
 """
 
+# May open no more files once its context is at work, and says what comes of it.
+OUT_OF_FILES = """
+import os, resource
+from zpipe.transport import sockets
+from zpipe.values.errors import ConfigError
+ctx, nobody = sockets.context(), ["tcp://127.0.0.1:5"]
+sockets.dial_push(ctx, nobody)
+resource.setrlimit(resource.RLIMIT_NOFILE, (os.dup(0), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+for more in (lambda: sockets.dial_push(ctx, nobody),
+             lambda: sockets.bind_pull(ctx, host="127.0.0.1", sockets_dir=None, transport="tcp", hwm=10)):
+    try:
+        more()
+    except ConfigError as error:
+        print(error)
+print(sockets.trouble(nobody), flush=True)
+os._exit(0)
+"""
+
 
 @pytest.fixture
 def ctx() -> Iterator[sockets.Context]:
@@ -297,3 +315,8 @@ def test_a_worker_is_dialled_by_its_address_only(ctx: sockets.Context, endpoint:
     """To resolve a name would hold up every link of this worker."""
     with pytest.raises(ConfigError, match=r"a worker's endpoint is tcp://IP:PORT"):
         sockets.dial_push(ctx, [endpoint])
+
+
+def test_without_room_for_files_no_link_is_dialled_and_one_line_says_what_to_do() -> None:
+    done = subprocess.run((sys.executable, "-c", OUT_OF_FILES), capture_output=True, text=True, timeout=60)
+    assert done.stdout.count("raise the limit of open files, `ulimit -n`\n") == 3, done

@@ -34,11 +34,11 @@ def linked(bench: Bench, limits: Limits | None = None) -> tuple[End, End]:
 
 
 def widen(bench: Bench, up: End, down: End, room: int) -> int:
-    """Let items pass until the link has room for so many more; return how many it took."""
+    """Let items pass, as many as may, until the link has room for so many more; return how many it took."""
     made = 0
-    while up.link(down).limit - up.link(down).sent < room:
-        up.make("early")
-        made += 1
+    while (has := up.link(down).limit - up.link(down).sent) < room:
+        up.make(*["early"] * max(1, has))
+        made += max(1, has)
         until(bench, lambda made=made: up.settled == made)
     return made
 

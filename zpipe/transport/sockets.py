@@ -30,6 +30,8 @@ IN, OUT = zmq.POLLIN, zmq.POLLOUT
 
 TRANSPORTS = ("auto", "ipc", "tcp")
 SOCKETS_MAX = 4095  # of one context; libzmq's own default is 1023
+SOCKET_FILES = 4  # that it takes to open one, at most
+NO_DESCRIPTORS = ": raise the limit of open files, `ulimit -n`"
 IPC_PATH_BYTES = 107  # sun_path, less the NUL
 FRAME_BYTES_MAX = 1 << 30  # of a data frame
 ACK_BYTES_MAX = 1 << 20  # of an ack frame
@@ -75,7 +77,7 @@ def bind_pull(
     """
     if transport not in TRANSPORTS:
         raise ConfigError(f"transport {transport!r} is unknown: choose one of {', '.join(TRANSPORTS)}")
-    pull = ctx.socket(zmq.PULL)
+    pull = _new(ctx, zmq.PULL)
     pull.setsockopt(zmq.RCVHWM, hwm)
     pull.setsockopt(zmq.MAXMSGSIZE, max_frame)
     pull.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
@@ -118,7 +120,7 @@ def dial_push(
     if keys is not None and endpoint.startswith("tcp://") and not peer:
         raise ConfigError(f"the roster has no key for {endpoint}: it comes with the next")
     _check_is_address(endpoint)
-    push = ctx.socket(zmq.PUSH)
+    push = _new(ctx, zmq.PUSH)
     # One attempt, nothing before it is up: libzmq would hand a dead peer's messages to the next on its port.
     push.setsockopt(zmq.RECONNECT_IVL, -1)
     push.setsockopt(zmq.IMMEDIATE, 1)
@@ -136,6 +138,13 @@ def dial_push(
         close(push)
         raise ConfigError(f"cannot dial {endpoint}: {error.strerror}") from error
     return push
+
+
+def _new(ctx: Context, kind: int) -> Socket:
+    try:
+        return ctx.socket(kind)
+    except zmq.ZMQError as error:
+        raise ConfigError(f"cannot have one more socket: {error.strerror}{NO_DESCRIPTORS}") from error
 
 
 def choose(endpoints: Sequence[str]) -> str:
@@ -167,7 +176,22 @@ def trouble(endpoints: Sequence[str]) -> str:
     gone = [endpoint for endpoint in endpoints if endpoint.startswith("ipc://") and not os.path.exists(endpoint[6:])]
     if gone and len(gone) == len(endpoints):
         return f"the file of {gone[0]} is gone: keep cleaners away from it, or use transport 'auto', and run again"
+    if not _has_descriptors():
+        return f"for no more files may be open here{NO_DESCRIPTORS}"
     return f"nothing answers at {', '.join(endpoints) or 'an address it has not named'}: see the log of that worker"
+
+
+def _has_descriptors() -> bool:
+    """Tell whether this process may open as many files as a socket takes."""
+    copies: list[int] = []
+    try:
+        copies.extend(os.dup(0) for _ in range(SOCKET_FILES))
+    except OSError:
+        return False
+    finally:
+        for copy in copies:
+            os.close(copy)
+    return True
 
 
 def send(push: Socket, frames: Sequence[Buffer]) -> bool:
