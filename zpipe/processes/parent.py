@@ -10,7 +10,7 @@ from pathlib import Path
 
 from zpipe.processes import commands
 from zpipe.processes.access import Access, host_for
-from zpipe.processes.client import Client
+from zpipe.processes.client import Client, nobody
 from zpipe.processes.crew import Crew
 from zpipe.processes.dialogue import Dialogue
 from zpipe.processes.events import OnEvent, happened
@@ -79,6 +79,8 @@ class Parent:
             if self._interrupts.count:
                 self._crew.dismiss()
                 self._supervisor.close(LEAVE_S)
+            elif self._crew.is_waiting:  # for a word of the registry on those that died
+                raise nobody(self.address, REGISTRY_TIMEOUT_S, self.keys, self._registry.news)
             self._tell_the_rest()
         if self._interrupts.count:
             return EXIT_INTERRUPTED

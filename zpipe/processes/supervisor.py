@@ -27,7 +27,7 @@ BACKOFF_MAX_S = 30.0
 TERM_GRACE_S = 2.0
 ABORT_GRACE_S = 0.5
 LOOK_MIN_S, LOOK_MAX_S = 0.01, 0.25  # how often to look whether a call takes too long
-SAID_LINES, SAID_BYTES = 20, 4096  # of a dead program's output that are kept
+SAID_LINES, SAID_BYTES = 40, 8192  # of a dead program's output that are kept
 WITHOUT_PIDFD_S = 0.05  # how often to look where the system has no pidfd
 
 

@@ -331,20 +331,21 @@ def watch(sock: Socket) -> Socket:
     return sock.get_monitor_socket(
         zmq.EVENT_HANDSHAKE_SUCCEEDED
         | zmq.EVENT_DISCONNECTED
+        | zmq.EVENT_CLOSED
         | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
         | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
         | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     )
 
 
-News: TypeAlias = Literal["up", "down", "unshaken", "denied"]
+News: TypeAlias = Literal["up", "down", "absent", "unshaken", "denied"]
 
 
 def watched(monitor: Socket) -> News | None:
     """Return the next news of a watched connection, None when there is none; call until then, or all sockets freeze.
 
-    "unshaken": who answered there speaks with other keys, or with none, or is going.  "denied": it does not admit our
-    key, and libzmq never dials it again.
+    "absent": nobody answers there.  "unshaken": who answered there speaks with other keys, or with none, or is going.
+    "denied": it does not admit our key, and libzmq never dials it again.
     """
     try:
         # Two frames, the event's number in the first two bytes, its value in the next four (zmq_socket_monitor(3)):
@@ -357,6 +358,8 @@ def watched(monitor: Socket) -> News | None:
         return "up"
     if number == zmq.EVENT_DISCONNECTED:
         return "down"
+    if number == zmq.EVENT_CLOSED:
+        return "absent"
     return "denied" if number == zmq.EVENT_HANDSHAKE_FAILED_AUTH and value == DENIED else "unshaken"
 
 
