@@ -68,12 +68,13 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def verdict(figure: Figure, way: str, values: Sequence[float]) -> str:
-    """Say of each bound of a goal whether it is met, "" where there is no goal."""
+    """Say of each bound of a goal whether it is met: the interval of the median touches it.  "" where there is none."""
     goal = figure.goal(way)
     if goal is None or not values:
         return ""
     sign = ">=" if figure.more_is_better else "<="
-    judged = [(f"{sign} {bound:g}", median(values), bound) for bound in goal.bounds]
+    best = interval(values)[figure.more_is_better]
+    judged = [(f"{sign} {bound:g}", best, bound) for bound in goal.bounds]
     if goal.worst is not None:
         judged.append((f"worst {sign} {goal.worst:g}", _worst(figure, values), goal.worst))
     return ", ".join(
