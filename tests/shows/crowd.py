@@ -179,7 +179,7 @@ def _crowd(place: Place, size: int) -> Shown:
         f"{roster / max(1, peers):.0f} each; then {beats / seconds:.0f} beats a second take "
         f"{100 * cpu_s / seconds:.0f} % of a core, {1e6 * cpu_s / max(1, beats):.0f} us each; "
         f"RSS {peak / MIB:.0f} MiB then, {rss / MIB:.0f} in the end; {len(people.dead)} declared dead by mistake",
-        joined == size,
+        joined == size and not people.dead,
     )
 
 
