@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import cycle, islice
+from itertools import cycle, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tests.bench.workloads import FIRST, FLAG, LOADS, PACED, STREAM, WORK, Load,
 
 FILL_S = 0.002  # between fillers
 PACE_S = 0.003  # between the items of a paced load
+BLOCK = 1000  # items of an array, of those that are made by the array
 REST_S = 0.005  # between those that keep a pipeline going of which only the first counts
 UNDER_WAY, STRUCK, RELEASE = "under-way", "struck", "release"
 
@@ -77,14 +78,24 @@ def source(task: Mapping[str, Any]) -> Iterator[Any]:
     yield from items(Task(**task))
 
 
-def _stream(task: Task) -> Iterator[Any]:
-    load = task.of
-    payloads = cycle(load.payloads())
-    yield from islice(payloads, load.warm)
+def rows(task: Mapping[str, Any]) -> Iterator[Any]:
+    """Make the items of a stream by the array, as a stage.
+    Out: uint8 (n, ...)
+    """
+    yield from _stream(Task(**task), by=BLOCK)
+
+
+def _stream(task: Task, by: int = 1) -> Iterator[Any]:
+    """Make the items of a stream one by one, or in arrays of so many, each made anew."""
+    load, payloads = task.of, cycle(task.of.payloads())
+    if by > 1:
+        rows = np.stack(list(islice(payloads, by)))
+        payloads = (rows.copy() for _ in repeat(None))
+    yield from islice(payloads, load.warm // by)
     began = time.process_time_ns()
-    yield from islice(payloads, load.count)
+    yield from islice(payloads, load.count // by)
     task.leave("source", cpu_ns=time.process_time_ns() - began)
-    yield from islice(payloads, load.warm)
+    yield from islice(payloads, load.warm // by)
     while "BENCH_UNGUARDED" in os.environ and not task.is_there("sink-0.json"):
         time.sleep(REST_S)  # without the guarantee the run would end before what was sent has arrived
 
@@ -208,12 +219,14 @@ class StreamSink(Sink):
 
 
 class BlockSink(StreamSink):
-    """Do what StreamSink does with a block of items at a time."""
+    """Do what StreamSink does with a list of items at a time, or with the rows of an array.
+    In: uint8 (n, 64), or bytes      Holds: nothing.
+    """
 
-    def __call__(self, block: Iterable[Any]) -> None:
-        probes = list(map(self._probe, block))
-        self.check += sum(probes)
-        self.count += len(probes)
+    def __call__(self, block: Any) -> None:
+        is_array = isinstance(block, np.ndarray)
+        self.check += int(block[:, [0, -1]].sum(dtype=np.uint64)) if is_array else sum(map(self._probe, block))
+        self.count += len(block)
         if self.count >= self._bound:
             self._mark()
 

@@ -5,17 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import zpipe as zp
-from tests.bench.halves import SINKS, BlockSink, Burn, ExactSink, Task, identity, source
+from tests.bench.halves import SINKS, BlockSink, Burn, ExactSink, Task, identity, rows, source
 from tests.bench.workloads import WORK
 
-BLOCK = 512  # most items of one call
+BLOCK, STACKED = 512, 4096  # most items of one call: in a list, and in an array
 
 
 def pipeline(task: Task, *, blocks: bool = False) -> zp.Pipeline:
-    """Return the pipeline of a task; its stage and its sink take `blocks` of items where that is asked for."""
+    """Return the pipeline of a task; its stage and its sink take `blocks` of items where that is asked for.
+
+    Where items are arrays so does the source, and a block is one array.
+    """
     load, args = task.of, {"task": task.to_dict()}
     options: dict[str, Any] = {"batch_size": BLOCK} if blocks else {}
     x = zp.stage(source, args=args)
+    if blocks and load.is_array:
+        options = {"batch_size": STACKED, "stacked": True}
+        x = zp.stage(rows, name="source", args=args, stacked=True)
     for k in range(load.stages):
         name, workers = f"stage-{k}", load.workers
         if load.kind == WORK:

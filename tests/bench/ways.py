@@ -76,7 +76,7 @@ WAYS = {
         Way(TCP_BASE, _program("sockets", "--tcp", "--no-copies"), ("W2",), TCP_BASE),
         Way("mp.Queue", _program("queues"), shares={"W1": 0.2, "W1-bytes": 0.2, "W2": 0.3, "W5": 0.3}),
         Way("zpipe", _zpipe(), shares={"W2": 4, "W3": 2, "W5": 3}),
-        Way("zpipe-blocks", _zpipe(blocks=True), ("W1", "W1-bytes"), shares={"W1": 2, "W1-bytes": 2}),
+        Way("zpipe-blocks", _zpipe(blocks=True), ("W1", "W1-bytes"), shares={"W1": 20, "W1-bytes": 2}),
         Way("zpipe-single", _zpipe(env=_inside(BENCH_FRAME_ITEMS="1")), ("W1",), shares={"W1": 0.1}),
         Way(UNGUARDED, _zpipe(env=_inside(BENCH_UNGUARDED="1")), ("W1", "W1-bytes"), UNGUARDED),
         Way("zpipe-guarded", _zpipe(env=_inside()), ("W1", "W1-bytes"), UNGUARDED),

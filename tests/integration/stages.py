@@ -458,3 +458,23 @@ def nothing():
 
 def padded(k):
     return {"i": k, "text": "x" * 300}
+
+
+def table(count=100, by=7, slow_s=0.0, start=0):
+    """Rows (2,) of a number and its square, in arrays of at most `by`, the same whichever row is the first."""
+    for a in range(start, count, by):
+        time.sleep(slow_s)
+        numbers = np.arange(a, min(a + by, count))
+        yield np.stack([numbers, numbers**2], axis=1)
+
+
+def sum_of_rows(rows):
+    """In: int64 (n, 2)      Out: int64 (n,), the row's sum"""
+    assert rows.ndim == 2 and rows.flags.c_contiguous and not rows.flags.writeable
+    assert [zp.item(k).position for k in range(len(rows))] == rows[:, 0].tolist()
+    return rows.sum(axis=1)
+
+
+def beside(rows, sums):
+    """In: int64 (n, 2), int64 (n,)      Out: int64 (n, 3)"""
+    return np.concatenate([rows, sums[:, None]], axis=1)

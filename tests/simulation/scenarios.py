@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zpipe.core.limits import Limits
@@ -41,6 +41,11 @@ class Step:
     ails: bool = False  # some items fail, now and then or always, or kill their worker: they become dead letters
     retries: int | None = None
     fickle: bool = True  # one that fails may succeed later
+
+    @property
+    def is_stacked(self) -> bool:
+        """Tell whether a source yields its items by the array, or a map with blocks takes an array."""
+        return self.size % 3 == 0 if self.kind == "source" else self.kind == "map" and self.block > 0 == self.block % 2
 
 
 def linear(r: random.Random) -> list[Step]:
@@ -424,7 +429,7 @@ def source(r: random.Random, size: int | None = None) -> Step:
 
 def limits(r: random.Random) -> Limits:
     """Draw limits, most of them tight: 2 to 8 items."""
-    return Limits(
+    drawn = Limits(
         frame_items=r.choice((1, 2, 4, 64)),
         commit_items=r.choice((1, 3, 256)),
         window_max=r.choice((1, 4, 64)),
@@ -436,6 +441,7 @@ def limits(r: random.Random) -> Limits:
         held_items=r.choice((0, 2)),
         recent=r.choice((1, 1024)),
     )
+    return replace(drawn, stacked_items=drawn.source_items)
 
 
 def faults(r: random.Random) -> Faults:

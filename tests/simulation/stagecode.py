@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from zlib import crc32
 
+import numpy as np
+
 from tests.simulation.scenarios import Step
 from zpipe import joins, stages
 from zpipe.stages import Grouping
 from zpipe.testing.ailing import Deadly
+from zpipe.testing.shared import objects
 from zpipe.values.callables import CallableInfo
 from zpipe.values.context import out
 from zpipe.values.options import Options
@@ -47,6 +50,7 @@ def plan_of(steps: list[Step]) -> Plan:
             "workers": step.workers,
             "ordered": step.ordered,
             "checkpoint": step.checkpoint,
+            "stacked": step.is_stacked,
         }
         if step.ails:
             options |= {"on_error": "dead-letter", "retries": step.retries}
@@ -194,6 +198,8 @@ def _target(step: Step, stage: StagePlan, database: Database) -> Callable[..., A
     match step.kind:
         case "source":
             return lambda node: lambda: _source_items(step, stage, node.caller.current.run)
+        case "map" if step.is_stacked:
+            return lambda: lambda values: _mapped_array(step, values, database)
         case "map" if step.block:
             return lambda: lambda values: [_mapped(step, value, database) for value in values]
         case "map":
@@ -222,6 +228,13 @@ def _mapped(step: Step, value: Any, database: Database) -> Any:
     return mapped(step, value)
 
 
+def _mapped_array(step: Step, values: Any, database: Database) -> Any:
+    """Return an array where nothing is dropped, otherwise a list."""
+    assert isinstance(values, np.ndarray)
+    made = [_mapped(step, value, database) for value in values]
+    return made if None in made else objects(made)
+
+
 def _split(step: Step, value: Any, database: Database) -> Iterator[Any]:
     """Fail, where that must be, after the first child."""
     for i in range(children(step, value)):
@@ -248,5 +261,11 @@ def source_size(step: Step, stage: StagePlan, lane: int) -> int:
 
 
 def _source_items(step: Step, stage: StagePlan, here: Any) -> Iterator[Any]:
-    for i in range(source_size(step, stage, here.lane)):
-        yield (step.name, here.lane, here.epoch, i)
+    items = [(step.name, here.lane, here.epoch, i) for i in range(source_size(step, stage, here.lane))]
+    if not step.is_stacked:
+        yield from items
+        return
+    while items:
+        n = 1 + crc32(repr(items[0]).encode()) % 5
+        yield objects(items[:n])
+        items = items[n:]

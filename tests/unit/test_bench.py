@@ -40,7 +40,7 @@ def test_the_pipeline_of_every_workload_passes_the_check(load, kill, tmp_path):
 def test_a_pipeline_of_blocks_passes_the_check(tmp_path):
     made = pipeline(task_of("W1", tmp_path), blocks=True)
     made.check()
-    assert [stage.options.batch_size for stage in made.stages] == [None, 512, 512]
+    assert [stage.options.batch_size for stage in made.stages] == [None, 4096, 4096]
 
 
 @pytest.mark.parametrize("load", [name for name, load in LOADS.items() if load.kind == STREAM])

@@ -400,6 +400,8 @@ def test_a_call_may_take_a_block_of_items():
          "out, or put zp.batch above"),
         ({**reading("features", "src"), "max_wait_s": 1.5},
          "max_wait_s: stage 'x': max_wait_s is how long a block waits to fill: give it a batch_size"),
+        ({**reading("features", "src"), "stacked": True},
+         "stacked: stage 'x': stacked is for the items of a block: give it a batch_size"),
         ({**reading("features", "src"), "batch_size": 2, "max_wait_s": -1},
          "max_wait_s: stage 'x': max_wait_s must be a number of seconds, at least 0, not -1"),
         ({**BATCH_OF_TWO, "max_wait_s": 1},

@@ -28,7 +28,7 @@ DOORS = {
     "msgpack": {"zpipe.wire.body"},
     "numpy": {
         *("zpipe.values.context", "zpipe.wire.arrays", "zpipe.wire.uniform", "zpipe.transport.shared"),
-        *("zpipe.stages", "zpipe.sinks.arrays"),
+        *("zpipe.values.stacks", "zpipe.stages", "zpipe.sinks.arrays", "zpipe.testing.shared"),
     },
     "pyarrow": {"zpipe.sinks.tables"},
     "tomllib": {"zpipe.values.tomlfile"},

@@ -10,7 +10,7 @@ class Limits:
     frame_items: int = 256  # most items in one frame
     frame_bytes: int = 512 * 1024  # a frame is sent when its items reach this
     frame_s: float = 0.005  # or when its first item has waited this long
-    window_max: int = 4096  # most unconsumed items on a link
+    window_max: int = 32768  # most unconsumed items on a link
     commit_items: int = 256  # items that a sink's commit may cover
     flight_s: float = 0.01  # work that a link holds ready at its receiver, or the round trip's worth if that is more
     flight_max_s: float = 0.02  # and at most, however long the round trip
@@ -18,6 +18,7 @@ class Limits:
     held_bytes: int = 96 * 1024 * 1024  # unsettled or parked bytes of a worker beyond which sources make nothing new,
     held_items: int = 4  # unless it holds no more than so many items for each link
     source_items: int = 4096  # most unsettled positions of a partition
+    stacked_items: int = 32768  # and where a source makes them by the array
     source_bytes: int = 64 * 1024 * 1024  # most unsettled bytes of a source worker
     ack_s: float = 0.002  # under load acks go out this often,
     rest_s: float = 0.01  # this often where nobody above is short of credit or waits for them,

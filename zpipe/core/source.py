@@ -7,7 +7,7 @@ when it has ended and the watermark stands at the end.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from zpipe.core.limits import Limits
@@ -79,14 +79,15 @@ class Source:
     """The intake of a source stage: it makes positions instead of receiving runs."""
 
     def __init__(
-        self, partitions: dict[int, Position], epochs: int, limits: Limits, reaches: Mapping[int, int] | None = None
-    ) -> None:
-        reaches = reaches or {}
+        self, partitions: dict[int, Position], epochs: int, limits: Limits, reaches: Mapping[int, int] | None = None,
+        *, stacked: bool = False,
+    ) -> None:  # fmt: skip
+        reaches, window = reaches or {}, limits.stacked_items if stacked else limits.source_items
         self.epochs = epochs
         self.partitions = {
             number: Partition(
                 number, at, deque([Position(at.epoch_start, at.epoch, at.epoch_start)]), at.position,
-                reach=reaches.get(number, 0), window=limits.source_items,
+                reach=reaches.get(number, 0), window=window,
             )
             for number, at in partitions.items()
         }  # fmt: skip
@@ -143,8 +144,8 @@ class Source:
     def unsettled_bytes(self) -> int:
         return sum(p.unsettled_bytes for p in self.partitions.values())
 
-    def made(self, number: int, parts: list[object], nbytes: int) -> tuple[Run, Stretch]:
-        """Give the next positions of a partition to items just made."""
+    def made(self, number: int, parts: Sequence[object], nbytes: int) -> tuple[Run, Stretch]:
+        """Give the next positions of a partition to items just made; `parts` stays as it is."""
         return self._next(number, parts, nbytes, None)
 
     def marked(self, number: int, mark: Mark) -> tuple[Run, Stretch]:
@@ -159,11 +160,11 @@ class Source:
             partition.starts.append(partition.at)
         return made
 
-    def _next(self, number: int, parts: list[object], nbytes: int, marks: bytes | None) -> tuple[Run, Stretch]:
+    def _next(self, number: int, parts: Sequence[object], nbytes: int, marks: bytes | None) -> tuple[Run, Stretch]:
         partition = self.partitions[number]
         at, n = partition.at, len(parts)
+        run = Run(number, at.position, (), n, parts, epoch=at.epoch, marks=marks)
         stretch = Stretch(self, partition, at.position, n, nbytes)
-        run = Run(number, at.position, (), n, list(parts), epoch=at.epoch, marks=marks)
         partition.stretches.append(stretch)
         partition.unsettled_bytes += nbytes
         partition.at = Position(at.position + n, at.epoch, at.epoch_start)

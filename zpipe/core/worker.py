@@ -34,6 +34,7 @@ class Role:
     memory: bool = False
     commits: bool = False
     block: int = 0  # most items that one call takes together; 0: it takes one
+    stacked: bool = False  # a source makes its items by the array
     wait_s: float = 0.0  # for a block to fill
     depths: Mapping[int, int] = field(default_factory=dict)  # of the paths on each lane, for a stage with memory
     lanes: Sequence[int] = ()
@@ -106,7 +107,9 @@ class Worker:
 
     def _source(self, partitions: Mapping[int, tuple[Position, bool]]) -> Source:
         role = self.role
-        source = self.source_type({n: at for n, (at, _) in partitions.items()}, role.epochs, self.limits, role.reaches)
+        source = self.source_type(
+            {n: at for n, (at, _) in partitions.items()}, role.epochs, self.limits, role.reaches, stacked=role.stacked
+        )
         for number, (_, complete) in partitions.items():
             source.partitions[number].ended = complete
         return source

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from zpipe.values.context import Current
-from zpipe.values.paths import Again, Run
+from zpipe.values.paths import Again, Run, Spots
 from zpipe.values.room import lack_of_room
 
 SIZE = 16384  # and behind it a pair of numbers for each partition: its lane and its reach
@@ -71,7 +71,7 @@ class Blame:
             self.since[0] = time.monotonic()
         lines: list[bytes] = []
         names, room = self.current.lane_names, SIZE - _TEXT - 1
-        for run, a, n in _stretches(spots) if self.map is not None else ():
+        for run, a, n in stretches_of(spots) if self.map is not None else ():
             counts_up = not isinstance(names.get(run.lane), Again)
             for k, count in [(a, n)] if counts_up else [(k, 1) for k in range(a, a + n)]:
                 line = f"{run.text(names, k)} {count}\n".encode()
@@ -131,8 +131,10 @@ class Blame:
         self.running[0] = _NOTHING
 
 
-def _stretches(spots: Sequence[tuple[Run, int]]) -> list[tuple[Run, int, int]]:
+def stretches_of(spots: Sequence[tuple[Run, int]]) -> list[tuple[Run, int, int]]:
     """Return spots that follow each other in a run as (run, first, how many)."""
+    if isinstance(spots, Spots):
+        return spots.stretches
     found: list[tuple[Run, int, int]] = []
     for run, k in spots:
         if found and found[-1][0] is run and found[-1][1] + found[-1][2] == k:

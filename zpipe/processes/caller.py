@@ -21,13 +21,15 @@ from zpipe.processes.blocks import Blocks
 from zpipe.processes.joiner import Joiner
 from zpipe.processes.patience import Patience
 from zpipe.processes.sourcecalls import SourceCalls
+from zpipe.processes.stackedcalls import StackedCalls
 from zpipe.processes.trouble import FAILURES, GIVEN_UP, Keeper, Spot, Steps, Trouble
 from zpipe.stages import Grouping, Made, Member
 from zpipe.values.context import Current, Output
 from zpipe.values.errors import EncodeError, ProtocolError, StageError, ZpipeError
 from zpipe.values.faults import did_you_mean
-from zpipe.values.paths import Mark, Run
+from zpipe.values.paths import Mark, Run, Spots
 from zpipe.values.plan import StagePlan
+from zpipe.values.stacks import stack
 from zpipe.values.stage import ANY
 
 
@@ -35,8 +37,10 @@ class Codec(Protocol):
     """How items become parts of runs, and back; and states, whose arrays come back writable."""
 
     def encode(self, value: Any) -> Any: ...
+    def encode_rows(self, array: Any) -> Sequence[Any]: ...
+    def rows(self, run: Run) -> Any: ...
     def decode(self, run: Run) -> list[Any]: ...
-    def parts(self, run: Run) -> list[Any]: ...
+    def parts(self, run: Run) -> Sequence[Any]: ...
     def encode_state(self, value: Any) -> Any: ...
     def decode_state(self, part: Any) -> Any: ...
 
@@ -72,18 +76,21 @@ class Caller:
         self.blame = blame or Blame(None, current)
         self.patience = patience or Patience()
         self.limits = worker.limits
-        self.call = _spread(target, stage.block > 0) if stage.spread else target
+        self.call = _spread(target, stage) if stage.spread else target
         self.grouping = target if isinstance(target, Grouping) else None
         if self.grouping is not None:
             self.grouping.number = stage.number
         self.saves_state = "state" in stage.hooks and self.grouping is None
+        self.decode: Callable[[Run], Any] = codec.rows if stage.stacked else codec.decode
+        if self.grouping is not None and self.grouping.passes:
+            self.decode = codec.parts
         self.switches = worker.outlet.switches
         self.hook_position = 0  # of the hook lane
         self.since = 0  # items called since the last checkpoint
         self.source: SourceCalls | None = None
         self._perform: Callable[[Job], Iterator[None]]
         if stage.role == "source":
-            self.source = SourceCalls(self)
+            self.source = (StackedCalls if stage.stacked else SourceCalls)(self)
             self._perform = self.source.perform
         elif stage.block:
             self._perform = Blocks(self).perform
@@ -108,6 +115,8 @@ class Caller:
         """Return how many items the next job may hold."""
         if self.stage.block:
             return self.stage.block
+        if self.stage.stacked:
+            return self.limits.stacked_items
         if self.grouping is not None:
             return self.grouping.room
         if self.saves_state:
@@ -188,9 +197,8 @@ class Caller:
     def values(self, run: Run) -> list[Any]:
         """Return the items of a run as the stage's code gets them; those that a group only passes on, encoded."""
         if run.values is None:
-            passes = self.grouping is not None and self.grouping.passes
             try:
-                run.values = self.codec.parts(run) if passes else self.codec.decode(run)
+                run.values = self.decode(run)
             except ProtocolError as error:
                 why = f"what came cannot be decoded: {error}: mend whoever sends it"
                 raise self.failed(StageError(why), run, 0, run.n) from error
@@ -350,7 +358,7 @@ class Caller:
             joiner.add(entry.path, entry.digest, entry.epoch, entry.mark, part)
 
     def _commit(self, job: Job) -> Iterator[None]:
-        spots = [(run, k) for run, a, b in job.stretches for k in range(a, b) if not run.mark(k)]
+        spots = Spots(job.stretches)
         if spots:
             yield from self.trouble.together(spots, self._committed)
 
@@ -487,9 +495,12 @@ class Caller:
         return kind(f"{where}{what}: {one_line(error)}")
 
 
-def _spread(target: Callable[..., Any], blocks: bool) -> Callable[[list[Any]], Any]:
-    """Return what calls `target` with the items of a join one by one, or with a list of those of each arm."""
-    return lambda items: target(*map(list, zip(*items, strict=True)) if blocks else items)
+def _spread(target: Callable[..., Any], stage: StagePlan) -> Callable[[list[Any]], Any]:
+    """Return what calls `target` with the items of a join one by one, or with all those of each arm."""
+    if not stage.block:
+        return lambda items: target(*items)
+    together = stack if stage.stacked else list
+    return lambda items: target(*map(together, zip(*items, strict=True)))
 
 
 def _unread(stage: str, name: str, outputs: set[str]) -> str:

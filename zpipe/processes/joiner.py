@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+from zpipe.core.limits import Limits
 from zpipe.core.outlet import Parent
 from zpipe.core.worker import Worker
 from zpipe.values.paths import Path, Run
 
 
-def send(worker: Worker, run: Run, a: int, parts: list[Any], kinds: bytes, parent: Parent) -> None:
-    """Send parts that stand at the items of a run from `a` on, within the bounds of a frame."""
-    frame_bytes = worker.limits.frame_bytes
+def cuts(limits: Limits, parts: Sequence[Any]) -> Iterator[tuple[int, int]]:
+    """Return stretches [a, b) of parts that fit a frame each."""
     ends, room = [0], 0
-    for k, part in enumerate(parts):
-        takes = 0 if part is None else part.room
-        if ends[-1] < k and (takes >= frame_bytes or room >= frame_bytes):
-            ends.append(k)
-            room = 0
-        room += takes
-    for start, end in pairwise([*ends, len(parts)]):
+    if hasattr(parts, "nbytes"):  # all of them items, and all alike
+        ends = list(range(0, len(parts), max(1, limits.frame_bytes * len(parts) // parts.nbytes)))
+    else:
+        for k, part in enumerate(parts):
+            takes = 0 if part is None else part.room
+            if ends[-1] < k and (takes >= limits.frame_bytes or room >= limits.frame_bytes):
+                ends.append(k)
+                room = 0
+            room += takes
+    return pairwise([*ends, len(parts)])
+
+
+def send(worker: Worker, run: Run, a: int, parts: Sequence[Any], kinds: bytes, parent: Parent) -> None:
+    """Send parts that stand at the items of a run from `a` on, within the bounds of a frame."""
+    for start, end in cuts(worker.limits, parts):
         marks = kinds[start:end]
         worker.emit(run.like(a + start, parts[start:end], marks if any(marks) else None), parent)
 

@@ -29,6 +29,7 @@ def role_of(
         memory=stage.memory,
         commits="commit" in stage.hooks,
         block=stage.block,
+        stacked=stage.stacked,
         wait_s=stage.wait_s,
         depths=stage.depth_map(),
         lanes=stage.lanes,

@@ -6,7 +6,7 @@ That code may take as long as it likes, so whoever stands in for its thread may 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from zpipe.core.source import Source
 from zpipe.core.work import Job
 from zpipe.values.context import Output
 from zpipe.values.errors import StageError, ZpipeError
-from zpipe.values.paths import Mark, Run
+from zpipe.values.paths import Mark, Run, nbytes_of
 
 if TYPE_CHECKING:
     from zpipe.processes.caller import Caller
@@ -54,15 +54,24 @@ class SourceCalls:
             iterator = self.iterators[number] = self._begin(source, number)
             if partition.ended:  # told to stop meanwhile
                 return
+        self.here = Run(number, partition.at.position, (), 1, None, epoch=partition.at.epoch)
+        self.caller.current.run, self.caller.current.index = self.here, 0
+        if self.make(source, job, iterator) and not partition.ended:
+            del self.iterators[number]
+            self._made(source, *source.marked(number, Mark.EPOCH))
+        return
+        yield
+
+    def make(self, source: Source, job: Job, iterator: Iterator[Any]) -> bool:
+        """Call the source's code for what the job has room for, and send it; tells whether the epoch is over."""
+        partition, here = source.partitions[self.number], self.here
+        position = here.position
         parts, nbytes, room = self.parts, 0, 0
         acquire, release = self.lock.acquire, self.lock.release
         encode, switches = self.caller.codec.encode, self.caller.switches  # one call less for most
         clock, frame_s = self.caller.clock, self.caller.limits.frame_s
         began = since = clock()
         over = False
-        position = partition.at.position
-        here = self.here = Run(number, position, (), 1, None, epoch=partition.at.epoch)
-        self.caller.current.run, self.caller.current.index = here, 0
         frame_bytes, bytes_left = self.caller.limits.frame_bytes, max(1, source.bytes_max - source.unsettled_bytes)
         count = 0
         while count < job.room:
@@ -89,7 +98,7 @@ class SourceCalls:
             except ZpipeError as error:
                 raise self.caller.failed(error, here, 0) from error
             if part.room >= frame_bytes and parts:
-                self._positions(source, nbytes)
+                self._positions(source)
             if not parts:  # also where they were handed over meanwhile
                 nbytes = room = 0
             parts.append(part)
@@ -103,12 +112,8 @@ class SourceCalls:
             since = now
         self.caller.busy_s += clock() - began
         if parts:
-            self._positions(source, nbytes)
-        if over and not partition.ended:
-            del self.iterators[number]
-            self._made(source, *source.marked(number, Mark.EPOCH))
-        return
-        yield
+            self._positions(source)
+        return over
 
     @property
     def at(self) -> tuple[Run, int]:
@@ -125,7 +130,7 @@ class SourceCalls:
         assert isinstance(source, Source)
         made = bool(self.parts)
         if made:
-            self._positions(source, sum(part.nbytes for part in self.parts))
+            self._positions(source)
         for number, partition in source.partitions.items():
             if not partition.ended and source.room(partition) > 0 and source.is_over(number):
                 self._made(source, *source.marked(number, Mark.FIN))
@@ -133,7 +138,7 @@ class SourceCalls:
         return made
 
     @contextmanager
-    def _inside(self) -> Iterator[None]:
+    def inside(self) -> Iterator[None]:
         """Let go of the lock while the source's code runs."""
         self.lock.release()
         try:
@@ -149,26 +154,38 @@ class SourceCalls:
         self.caller.current.run, self.caller.current.index = here, 0
         share = self.caller.stage.share(number)
         left = None if share is None else max(0, share - skip)  # of this epoch, whichever life makes them
-        with self._inside():
+        with self.inside():
             if self.caller.stage.replay == "seek":
                 here.position = partition.at.position
-                return islice(self.caller.target(start=skip), left)
-            iterator: Iterator[Any] = iter(self.caller.target())
-            for k in range(skip):
-                here.position = partition.at.epoch_start + k
-                if next(iterator, iterator) is iterator:
-                    raise StageError(
-                        f"source {self.caller.stage.name!r} ended after {k} items of epoch {here.epoch} where it made "
-                        f"{skip} before: a source that is replayed must make the same items again, or say replay = 'no'"
-                    )
-            return islice(iterator, left)
+                return self.begun(self.caller.target(start=skip), here.epoch, 0, left)
+            return self.begun(self.caller.target(), here.epoch, skip, left)
 
-    def _positions(self, source: Source, nbytes: int) -> None:
-        """Give positions to what was just made, and send it on its way."""
-        self._made(source, *source.made(self.number, self.parts, nbytes))
-        self.caller.worker.counters.arrived += len(self.parts)
-        self.caller.worker.counters.done += len(self.parts)
+    def begun(self, made: Iterable[Any], epoch: int, skip: int, left: int | None) -> Iterator[Any]:
+        """Return what an epoch makes, without the first `skip` items and at most `left` more."""
+        iterator, here = iter(made), self.caller.current.run
+        assert here is not None
+        start = here.position
+        for k in range(skip):
+            here.position = start + k
+            if next(iterator, iterator) is iterator:
+                raise self.ended_early(k, epoch, skip)
+        return islice(iterator, left)
+
+    def ended_early(self, made: int, epoch: int, skip: int) -> StageError:
+        return StageError(
+            f"source {self.caller.stage.name!r} ended after {made} items of epoch {epoch} where it made {skip} before: "
+            "a source that is replayed must make the same items again, or say replay = 'no'"
+        )
+
+    def _positions(self, source: Source) -> None:
+        self.send(source, list(self.parts))
         self.parts.clear()
+
+    def send(self, source: Source, parts: Sequence[Any]) -> None:
+        """Give positions to what was just made, and send it on its way; `parts` stays as it is."""
+        self._made(source, *source.made(self.number, parts, nbytes_of(parts)))
+        self.caller.worker.counters.arrived += len(parts)
+        self.caller.worker.counters.done += len(parts)
 
     def _made(self, source: Source, run: Run, stretch: Any) -> None:
         if run.mark(0) != Mark.FIN:

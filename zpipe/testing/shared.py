@@ -7,6 +7,7 @@ have another.  A view ends with its part, as a view of an array does.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 SLOTS, READERS = 6, 64
 KEPT = 3  # parts that a worker that keeps some looks at again
+
+
+def objects(values: Sequence[Any]) -> Any:
+    """Return any values as an array (n,)."""
+    import numpy as np
+
+    return np.fromiter(values, dtype=object, count=len(values))
 
 
 class Part:
@@ -104,6 +112,12 @@ class Shares:
         pool.contents[slot.index] = value
         return Viewed(self, Ref(self.inc, slot.index, slot.gen, None, value), self.item_bytes, slot)
 
+    def encode_rows(self, array: Any) -> list[Any]:
+        return [self.encode(row) for row in array]
+
+    def rows(self, run: Run) -> Any:
+        return objects(self.decode(run))
+
     def decode(self, run: Run) -> list[Any]:
         assert run.parts is not None
         for part, value in self._kept:
@@ -112,7 +126,7 @@ class Shares:
         self._kept.extend((part, part.value) for part in run.parts[:1] if part is not None)
         return [None if part is None else part.value for part in run.parts]
 
-    def parts(self, run: Run) -> list[Any]:
+    def parts(self, run: Run) -> Sequence[Any]:
         assert run.parts is not None
         return run.parts
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from pathlib import Path as PathOnDisk
@@ -30,7 +30,7 @@ from zpipe.processes.patience import PAUSE_S
 from zpipe.processes.roles import role_of
 from zpipe.testing.ailing import Deadly, Notes, Shelf
 from zpipe.testing.faults import TICK_S, Faults, strike
-from zpipe.testing.shared import Part, Pool, Shares, plain
+from zpipe.testing.shared import Part, Pool, Shares, objects, plain
 from zpipe.values.context import Current
 from zpipe.values.errors import NoRoom
 from zpipe.values.paths import Run
@@ -49,11 +49,17 @@ class PlainCodec:
     def encode(self, value: Any) -> Part:
         return Part(value, self.item_bytes)
 
+    def encode_rows(self, array: Any) -> list[Any]:
+        return [self.encode(row) for row in array]
+
+    def rows(self, run: Run) -> Any:
+        return objects(self.decode(run))
+
     def decode(self, run: Run) -> list[Any]:
         assert run.parts is not None
         return [None if part is None else part.value for part in run.parts]
 
-    def parts(self, run: Run) -> list[Any]:
+    def parts(self, run: Run) -> Sequence[Any]:
         assert run.parts is not None
         return run.parts
 

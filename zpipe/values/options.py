@@ -145,6 +145,9 @@ class Options:
     batch_size: int | None = _option(
         None, whole(1), "most items of one call: it takes a list and returns a list", of="reader"
     )
+    stacked: bool = _option(
+        False, switch, "a call for a block takes an array (n, ...) of its items; a source yields such arrays"
+    )
     max_wait_s: float = _option(0.0, _seconds, "how long a block of `batch_size` waits to fill", of="reader")
     on: str = _option("path", _on, 'of a join: `"path"` below a fork, else `"position"` or `"field:NAME"`', of="reader")
     within: int | None = _option(

@@ -7,10 +7,12 @@ child.  A replay makes the same paths again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from itertools import accumulate
+from typing import Any, overload
 
 Path = tuple[int, ...]
 
@@ -57,7 +59,8 @@ LaneNames = Mapping[int, str | Again]
 class Run:
     """`n` items of one lane whose paths differ by 0..n-1 in their last number.
 
-    `parts` holds what each item carries (encoded, or decoded under the simulator), None where a mark stands.
+    `parts` holds what each item carries (encoded, or decoded under the simulator), None where a mark stands; it may
+    know its own `nbytes`.
     `marks` is one `Mark` byte per item, or None when all are items.  `digest` names the members of a group,
     0 without one; everything derived from the group inherits it.
     """
@@ -71,7 +74,7 @@ class Run:
         position: int,
         elements: tuple[int, ...],
         n: int,
-        parts: list[Any] | None,
+        parts: Sequence[Any] | None,
         *,
         epoch: int = 0,
         digest: int = 0,
@@ -113,7 +116,7 @@ class Run:
             digest=self.digest, attempt=self.attempt, marks=marks if marks and any(marks) else None,
         )  # fmt: skip
 
-    def like(self, a: int, parts: list[Any], marks: bytes | None = None) -> Run:
+    def like(self, a: int, parts: Sequence[Any], marks: bytes | None = None) -> Run:
         """Return a run at the same paths as the items from `a` on, with other parts and marks."""
         _, position, *elements = self.path(a)
         return Run(
@@ -148,11 +151,53 @@ class Run:
         """Return the bytes that the items hold."""
         if self.parts is None:
             return len(self.body or b"") + sum(len(b) for b in self.buffers)
-        return sum([getattr(part, "nbytes", 0) for part in self.parts])
+        return nbytes_of(self.parts)
 
     def __repr__(self) -> str:
         marks = f" marks={list(self.marks)}" if self.marks else ""
         return f"Run({self.path(0)} n={self.n}{marks})"
+
+
+def nbytes_of(parts: Sequence[Any]) -> int:
+    """Return the bytes that the parts of a run hold."""
+    nbytes: int | None = getattr(parts, "nbytes", None)
+    return sum([getattr(part, "nbytes", 0) for part in parts]) if nbytes is None else nbytes
+
+
+class Spots(Sequence[tuple[Run, int]]):
+    """The items of a call for several: (run, index) of each, kept as stretches (run, first, how many)."""
+
+    __slots__ = ("_ends", "stretches")
+
+    def __init__(self, stretches: Iterable[tuple[Run, int, int]]) -> None:
+        self.stretches = [
+            part for run, a, b in stretches for part in ([(run, a, b - a)] if run.marks is None else _items(run, a, b))
+        ]
+        self._ends = list(accumulate(n for _, _, n in self.stretches))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, k: int) -> tuple[Run, int]: ...
+    @overload
+    def __getitem__(self, k: slice) -> list[tuple[Run, int]]: ...
+    def __getitem__(self, k: int | slice) -> Any:
+        if isinstance(k, slice):
+            return [self[i] for i in range(*k.indices(len(self)))]
+        if not -len(self) <= k < len(self):
+            raise IndexError(k)
+        k %= len(self)
+        at = bisect_right(self._ends, k)
+        run, first, n = self.stretches[at]
+        return run, first + k - (self._ends[at] - n)
+
+    def __iter__(self) -> Iterator[tuple[Run, int]]:
+        return ((run, first + k) for run, first, n in self.stretches for k in range(n))
+
+
+def _items(run: Run, a: int, b: int) -> list[tuple[Run, int, int]]:
+    return [(run, k, 1) for k in range(a, b) if not run.mark(k)]
 
 
 def format_path(name: str | Again, path: Path, digest: int = 0) -> str:

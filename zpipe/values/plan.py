@@ -71,6 +71,7 @@ class StagePlan:
     unread: tuple[str, ...] = ()  # outputs whose readers were cut off: what goes there is dropped
     spread: bool = False  # its callable is given the items of a join one by one
     block: int = 0  # most items that its callable takes together, in a list; 0: it takes one
+    stacked: bool = False  # a block is an array of items; a source yields such blocks
     wait_s: float = 0.0  # for a block to fill, in seconds
     epochs: int = 1
     partitions: int = 1
@@ -254,6 +255,7 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
                 checkpoint=options.checkpoint, variant=variant,
                 retries=options.retries, on_error=options.on_error, timeout=options.timeout, spread=spec.joins,
                 block=args["size"] if spec.groups_arrivals else options.batch_size or 0, wait_s=options.max_wait_s,
+                stacked=options.stacked,
                 kept=tuple(sorted(leaving)) if spec.run in (JOIN, JOIN_ON) else (),
             )
         )  # fmt: skip

@@ -172,6 +172,8 @@ def _blocks(spec: StageSpec, info: CallableInfo) -> Found:
     at, stage, options = f"stage.{spec.name}", f"stage {spec.name!r}", spec.options
     if options.batch_size is not None and spec.inputs and (why := _why_no_block(spec, info)):
         yield f"{at}.batch_size", f"{stage} {why}: leave batch_size out, or put zp.batch above"
+    if options.stacked is True and spec.inputs and options.batch_size is None:
+        yield f"{at}.stacked", f"{stage}: stacked is for the items of a block: give it a batch_size"
     if options.max_wait_s and options.batch_size is None and not spec.groups_arrivals:
         text = "max_wait_s is how long a block waits to fill: give it a batch_size"
         if spec.run == BATCH:

@@ -37,7 +37,7 @@ from zpipe.wire.arrays import (
     to_map,
 )  # fmt: skip
 from zpipe.wire.scan import scan
-from zpipe.wire.uniform import FORMS_MAX, HEAD_MAX, Form, learn, read
+from zpipe.wire.uniform import FORMS_MAX, HEAD_MAX, Form, Rows, learn, read, read_rows
 
 BODY_MAX = 64 * 2**20  # bytes
 JOINED_MAX = 2**20  # bytes
@@ -174,6 +174,18 @@ def _encode_array(array: Any) -> Encoded | None:
     return Encoded(form.raw, (lasting(array, _packing.share),), True)
 
 
+def encode_rows(array: Any) -> Sequence[Encoded]:
+    """Encode the rows of an array (n, ...), n of at least 1, as `encode_item` does each.  Raises EncodeError."""
+    form = _form(array.dtype, array.shape[1:]) if array.ndim > 1 else None
+    if form is None or form.nbytes >= _packing.raw_min:
+        return [encode_item(row) for row in array]
+    return Rows.of(form, array, _encoded_row)
+
+
+def _encoded_row(head: bytes) -> Encoded:
+    return Encoded(head, (), True)
+
+
 @lru_cache(maxsize=FORMS_MAX)
 def _form(dtype: Any, shape: tuple[int, ...]) -> Form | None:
     """Return the form of arrays that travel as they are, None of others: they take the way of all other items."""
@@ -258,6 +270,18 @@ def decode_run(run: Run) -> list[Any]:
     return [None if mark else next(rest) for mark in marks]
 
 
+def decode_rows(run: Run) -> Any:
+    """Return the items of a run as one array (n, ...), read-only, where they are small ones of one form.
+
+    Otherwise, and also of the first that come of a form, what `decode_run` does.  Raises ProtocolError as that does.
+    """
+    if run.parts is None and run.arrays and run.marks is None and not run.buffers:
+        header = array_header(run.n)
+        if run.body[: len(header)] == header and (rows := read_rows(run.body, len(header), run.n)) is not None:
+            return rows
+    return decode_run(run)
+
+
 def _decode_list(body: Buffer, count: int, buffers: Sequence[Any]) -> Any:
     """Decode a list of items with arrays."""
     header = array_header(count)
@@ -271,7 +295,7 @@ def _decode_list(body: Buffer, count: int, buffers: Sequence[Any]) -> Any:
     return values
 
 
-def parts_of(run: Run) -> list[Encoded | None]:
+def parts_of(run: Run) -> Sequence[Encoded | None]:
     """Return the encoded items of a run, None where a mark stands; cuts a received body without decoding it.
 
     Raises ProtocolError when the body is not a list of as many items as the run has.

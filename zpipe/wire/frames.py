@@ -22,6 +22,7 @@ from zpipe.wire.body import (
     pack_plain,
     unpack_plain,
 )  # fmt: skip
+from zpipe.wire.uniform import Rows
 
 MAGIC = b"ZPI1"
 DATA, OPEN, SYNC, CLOSE, ACK = 1, 2, 3, 4, 5
@@ -235,6 +236,9 @@ def _encode_data(message: Data, crc: bool, refs: Refs | None) -> list[bytes | me
         middle, body, buffers = b"\x91", part.head, part.buffers
         if part.arrays:
             flags |= ARRAYS
+    elif type(parts) is Rows:
+        middle, body = array_header(len(parts)), parts.body
+        flags |= ARRAYS
     else:
         present = [part for part in parts if part is not None]
         heads = [part.head for part in present]

@@ -5,8 +5,8 @@ What is written here is byte for byte what the maps of `wire.arrays` make, and o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +68,72 @@ def read(body: Buffer, start: int, count: int, buffers: Sequence[Any]) -> list[A
             return None
         values.append(array(shape, dtype, data[a + ahead : a + stride]))
     return values
+
+
+def read_rows(body: Buffer, start: int, count: int) -> Any:
+    """Return what `read` does, of arrays without buffers, as one array (count, ...), in C order and read-only."""
+    at = bytes(body[start : start + HEAD_MAX]).find(_DATA_KEY)
+    known = _known.get(bytes(body[start : start + at])) if at > 0 else None
+    if known is None or len(body) - start != count * (len(known.head) + known.nbytes):
+        return None
+    import numpy as np
+
+    coded = np.frombuffer(body, np.uint8, offset=start).reshape(count, -1)
+    ahead = len(known.head)
+    if not np.array_equal(coded[:, :ahead], np.broadcast_to(np.frombuffer(known.head, np.uint8), (count, ahead))):
+        return None
+    rows = coded[:, ahead:].copy().reshape(-1).view(known.dtype).reshape(count, *known.shape)
+    rows.flags.writeable = False
+    return rows
+
+
+class Rows(Sequence[Any]):
+    """The encoded rows of an array (n, ...), to be cut and sent without a look at each.
+
+    `coded` is uint8 (n, bytes of one), and stays as it is.
+    """
+
+    __slots__ = ("coded", "row")
+
+    arrays = True
+
+    def __init__(self, coded: np.ndarray[Any, Any], row: Callable[[bytes], Any]) -> None:
+        self.coded = coded
+        self.row = row  # makes an encoded item of one row
+
+    @classmethod
+    def of(cls, form: Form, array: np.ndarray[Any, Any], row: Callable[[bytes], Any]) -> Rows:
+        """Encode the rows of an array whose rows have that form."""
+        import numpy as np
+
+        count, ahead = len(array), len(form.head)
+        coded = np.empty((count, ahead + form.nbytes), np.uint8)
+        coded[:, :ahead] = np.frombuffer(form.head, np.uint8)
+        coded[:, ahead:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8).reshape(count, -1)
+        return cls(coded, row)
+
+    def __len__(self) -> int:
+        return len(self.coded)
+
+    @overload
+    def __getitem__(self, k: int) -> Any: ...
+    @overload
+    def __getitem__(self, k: slice) -> Rows: ...
+    def __getitem__(self, k: int | slice) -> Any:
+        return Rows(self.coded[k], self.row) if isinstance(k, slice) else self.row(self.coded[k].tobytes())
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[k] for k in range(len(self)))
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes of all."""
+        return int(self.coded.nbytes)
+
+    @property
+    def body(self) -> memoryview:
+        """Return the msgpack of all, one behind the other."""
+        return self.coded.reshape(-1).data
 
 
 def _bin_header(nbytes: int) -> bytes:
