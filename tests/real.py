@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import secrets
@@ -25,6 +26,8 @@ ROOT = Path(__file__).parents[1]
 DEADLINE_S = 120.0  # for what takes a second on an idle machine
 LOOK_S = 0.01  # how often to look at what a living process has printed
 MARK = "ZPIPE_TEST_MARK"  # in the environment of all that a place has started
+
+compileall.compile_dir(ROOT / "zpipe", quiet=1)  # as pip does it, also where Python may not write bytecode by itself
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,10 @@ RUNS_ON = ("logs", "registry", "worker")  # until they are told to end
 
 def verbs() -> Iterator[tuple[str, click.Command]]:
     yield "", cli
-    for name, command in cli.commands.items():
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
         yield name, command
         for verb, part in getattr(command, "commands", {}).items():
             yield f"{name} {verb}", part

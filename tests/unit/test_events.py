@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.smalldisk import small_disk
-from zpipe.cli import show
+from zpipe.cli import live
 from zpipe.processes.events import KINDS, Event, EventLog, happened, tell
 from zpipe.values.errors import ConfigError
 
@@ -129,12 +129,12 @@ def test_an_event_that_cannot_be_shown_for_want_of_room_ends_nothing(tmp_path: P
     ],
 )
 def test_what_is_shown(kind: str, data: dict[str, object], line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    show.event(happened(kind, "words", **data))
+    live.event(happened(kind, "words", **data))
     assert capsys.readouterr().err == line
 
 
 def test_deaths_are_for_terminals_only(capsys: pytest.CaptureFixture[str]) -> None:
-    with show.Live() as live:
-        live.event(happened("killed", "clean-1 killed by SIGKILL", **DATA))
-        live.event(WARNING)
+    with live.Live() as shown:
+        shown.event(happened("killed", "clean-1 killed by SIGKILL", **DATA))
+        shown.event(WARNING)
     assert capsys.readouterr().err == "zpipe: clean-1 is slow\n"

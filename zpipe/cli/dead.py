@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from zpipe.cli import options, show
+from zpipe.cli.live import Live
 from zpipe.cli.load import load
 from zpipe.processes import retry as again
 from zpipe.processes.exits import EXIT_DEAD_LETTERS, EXIT_INTERRUPTED
@@ -86,7 +87,7 @@ def retry(paths: tuple[str, ...], folder: Path | None, runs: Path, stage: str | 
         for name in dict.fromkeys(letter.stage for letter in found):
             mine = [letter.path for letter in found if letter.stage == name]
             pipeline = load(target) if target else None
-            with show.Live() as live:
+            with Live() as live:
                 report = again.retry(run, name, mine, pipeline, progress=live.progress, on_event=live.event)
             show.report(report)
             if report.state == INTERRUPTED:

@@ -4,47 +4,43 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 import click
 
-from zpipe.cli.check import check
-from zpipe.cli.dead import dead
-from zpipe.cli.drain import down, drain, scale
-from zpipe.cli.graph import graph
-from zpipe.cli.keys import keys
-from zpipe.cli.logs import logs
-from zpipe.cli.new import new
-from zpipe.cli.ps import ps
-from zpipe.cli.registry import registry
-from zpipe.cli.run import run
-from zpipe.cli.schema import schema
-from zpipe.cli.tap import tap
-from zpipe.cli.test import test
-from zpipe.cli.top import top
-from zpipe.cli.try_ import try_
-from zpipe.cli.up import up
-from zpipe.cli.worker import worker
 from zpipe.processes.exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
-from zpipe.processes.runfolder import zpipe_version
 from zpipe.values.errors import ConfigError, RunError, StageError, ZpipeError
+
+COMMANDS = {
+    "new": "new", "run": "run", "check": "check", "graph": "graph", "test": "test", "try": "try_", "up": "up",
+    "registry": "registry", "worker": "worker", "scale": "drain", "drain": "drain", "down": "drain", "ps": "ps",
+    "top": "top", "tap": "tap", "logs": "logs", "dead": "dead", "keys": "keys", "schema": "schema",
+}  # fmt: skip
+
+
+class Commands(click.Group):
+    """The commands by name, each imported when it is asked for: nobody waits for what the others need."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"zpipe.cli.{COMMANDS[name]}")
+        command: click.Command = getattr(module, "try_" if name == "try" else name)
+        return command
 
 
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Example: zpipe new flowers && cd flowers && zpipe run",
 )
-@click.version_option(zpipe_version(), prog_name="zpipe")
+@click.version_option(package_name="zpipe", prog_name="zpipe")
 def cli() -> None:
     """Run pipelines of worker processes over ZeroMQ."""
-
-
-COMMANDS = (
-    *(new, run, check, graph, test, try_, up, registry, worker, scale, drain, down),
-    *(ps, top, tap, logs, dead, keys, schema),
-)
-for command in COMMANDS:
-    cli.add_command(command)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

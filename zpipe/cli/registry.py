@@ -6,7 +6,8 @@ from typing import Unpack
 
 import click
 
-from zpipe.cli import options, show
+from zpipe.cli import options
+from zpipe.cli.live import Live
 from zpipe.cli.load import load
 from zpipe.cli.run import finish
 from zpipe.processes import launcher
@@ -23,7 +24,7 @@ def registry(*, target: str, sets: tuple[str, ...], bind: str, as_json: bool, **
     It prints its address, starts no worker, and is started again when it dies.
     """
     pipeline = load(target, sets)
-    with show.Live() as live:
+    with Live() as live:
         report = launcher.run(
             pipeline, bind=bind, with_workers=False, progress=live.progress, on_event=live.event, **launch
         )

@@ -8,7 +8,8 @@ from typing import Unpack
 
 import click
 
-from zpipe.cli import options, show
+from zpipe.cli import options
+from zpipe.cli.live import Live
 from zpipe.cli.load import load
 from zpipe.processes import launcher
 from zpipe.processes.exits import EXIT_DEAD_LETTERS, EXIT_INTERRUPTED
@@ -75,7 +76,7 @@ def run(
         )
     else:
         try:
-            with show.Live() as live:
+            with Live() as live:
                 report = launcher.run(
                     pipeline, chaos=chaos, seed=seed, limit=limit, until=until, trace=trace, progress=live.progress,
                     on_event=live.event, resume=options.which(resume), bind=bind, **launch,
@@ -88,6 +89,8 @@ def run(
 
 def finish(report: Report, *, as_json: bool) -> int:
     """Print a report and return the exit code."""
+    from zpipe.cli import show  # and rich with it, which nobody has needed so far
+
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=1))
     else:

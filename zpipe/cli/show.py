@@ -1,4 +1,4 @@
-"""What the commands print: the report, the table of workers, progress on a terminal."""
+"""What the commands print: the report, the tables of stages, workers and letters, drawings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import click
 from rich import box
 from rich.console import Console
-from rich.live import Live as RichLive
 from rich.table import Table
 from rich.text import Text
 
-from zpipe.processes.events import Event
 from zpipe.processes.letters import Letter
 from zpipe.processes.report import Report
 from zpipe.values.graph import ASCII
@@ -29,50 +26,7 @@ WORKER_COLUMNS = (
 LETTER_COLUMNS = ("stage", "path", "tries", "deaths", "failed with")
 LEFT = ("host", "state", "running", "path", "failed with")
 MIB = 1024 * 1024
-QUIET = ("killed", "died")  # events worth a line on a terminal only
-HIDDEN = ("joined", "restarted", "left", "ended")  # and those that are for who reads the file of events
-LOUD = ("warning", "dead", "stopping")
 WIDE = 160  # columns of a table that goes into a file or a pipe
-
-
-class Live:
-    """A live table of stages on stderr while a run lasts; without a terminal only what matters is printed."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._live = RichLive(console=self._console, transient=True, auto_refresh=False)
-
-    def __enter__(self) -> Live:
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def progress(self, table: Mapping[str, Any]) -> None:
-        """Show the registry's table."""
-        if self._console.is_terminal:
-            self._live.update(stages_table(table), refresh=True)
-
-    def event(self, happened: Event) -> None:
-        """Print one line, above the live table where there is one."""
-        if self._console.is_terminal and _is_shown(happened):
-            style = "yellow" if happened.kind in LOUD else "dim"
-            self._console.print(Text(happened.text, style=style), soft_wrap=True)
-        elif not self._console.is_terminal and happened.kind not in QUIET:
-            event(happened)
-
-
-def event(happened: Event) -> None:
-    """Print one line of what happens on stderr."""
-    if _is_shown(happened):
-        click.echo(f"zpipe: {happened.text}" if happened.kind in LOUD else happened.text, err=True)
-
-
-def _is_shown(happened: Event) -> bool:
-    """Tell whether it is worth a line; of a last death the error that ends the run will tell."""
-    return happened.kind not in HIDDEN and bool(happened.data.get("again", True))
 
 
 def stages_table(table: Mapping[str, Any]) -> Table:

@@ -7,7 +7,7 @@ from typing import Unpack
 
 import click
 
-from zpipe.cli import options, show
+from zpipe.cli import live, options
 from zpipe.cli.load import load
 from zpipe.cli.run import finish
 from zpipe.processes.access import Access
@@ -97,12 +97,12 @@ def _prepared(
 
 
 def _in_foreground(service: Service) -> int:
-    with show.Live() as live:
-        report = service.run(live.event, live.progress)
+    with live.Live() as shown:
+        report = service.run(shown.event, shown.progress)
     code = finish(report, as_json=False)
     return 0 if was_ended(report) else code
 
 
 def _show(event: Event) -> None:
     if event.kind != "started":  # that is said in the end
-        show.event(event)
+        live.event(event)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from zpipe.cli import options, show
+from zpipe.cli import live, options
 from zpipe.processes.access import Access
 from zpipe.processes.parent import Parent
 
@@ -24,5 +24,5 @@ def worker(*, stage: str, address: str, access: Access, workers: int, host: str,
     A variant of a grid is named in full, fit/lr=0.1.
     """
     return Parent(
-        stage, address, workers, on_event=show.event, access=access, host=host, any_code=any_code
+        stage, address, workers, on_event=live.event, access=access, host=host, any_code=any_code
     ).run()  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 from zpipe.core.members import worker_name
 from zpipe.processes.access import Access
 from zpipe.processes.chaos import REGISTRY
+from zpipe.processes.environment import environment
 from zpipe.processes.runfolder import RunFolder
 from zpipe.processes.supervisor import Program
 from zpipe.values.plan import StagePlan
@@ -27,7 +28,7 @@ def registry(
             "--bind", bind, "--address-file", str(address_file), "--sockets-dir", str(sockets_dir),
             "--transport", transport, "--parent", str(os.getpid()), *more,
         )  # fmt: skip
-        return Program(REGISTRY, argv, _environment({}), folder.log(REGISTRY))
+        return Program(REGISTRY, argv, environment({}), folder.log(REGISTRY))
 
     return program
 
@@ -35,7 +36,7 @@ def registry(
 def service(folder: RunFolder, lock: int, options: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Return the command line and environment of the process that a service is; it is handed on `lock`."""
     argv = [sys.executable, "-m", "zpipe.processes.service", "--run-folder", str(folder.path), "--lock", str(lock)]
-    return [*argv, *options], _environment({})
+    return [*argv, *options], environment({})
 
 
 def worker(stage: StagePlan, number: int, address: str, folder: RunFolder, access: Access) -> Program:
@@ -61,12 +62,4 @@ def worker_argv(
 
 def worker_environment(stage: str, env: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment with the stage's on top."""
-    return _environment({**env, "ZPIPE_WORKER": stage})
-
-
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    env = {**os.environ, "PYTHONUNBUFFERED": "1", **more}
-    home = Path(__file__).resolve().parents[2]
-    if "site-packages" not in home.parts:  # a checkout that is not installed must be found from any directory
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, (str(home), env.get("PYTHONPATH", ""))))
-    return env
+    return environment({**env, "ZPIPE_WORKER": stage})

@@ -6,6 +6,7 @@ that it forks are children of who asked for them: their own parent ends at once,
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
+from zpipe.processes.environment import environment
 from zpipe.processes.system import adopt_orphans, die_with, set_command_line
 
 FORKED = ("zpipe.processes.worker", "zpipe.processes.registry")  # modules with a `main` that takes the arguments
@@ -24,9 +26,10 @@ AT_ANY_TIME = {"ZPIPE_WORKER", "CUDA_VISIBLE_DEVICES"}  # variables that nothing
 READY_S = 20.0  # for Python to start and import
 BORN_S = 2.0  # for a fork
 END_S = 1.0
-ORDER_MAX = 65536
+ORDER_MAX, FDS_MAX = 65536, 8
 TITLE_ROOM = 2048  # bytes for what `ps` is to show
 _READY, _GO = b"ready", b"go"
+_early: list[ForkServer] = []
 _adopting: set[ForkServer] = set()  # those for which this process adopts orphans
 
 
@@ -49,22 +52,28 @@ class ForkServer:
         self._socket: socket.socket | None = None
         self._env: dict[str, str] = {}
         self._is_ready = False
+        self._is_early = False  # begun before it was known what it is for
 
     def start(
         self, argv: Sequence[str], env: Mapping[str, str], log: int | None, hands_on: Sequence[int]
     ) -> Forked | None:  # fmt: skip
-        """Fork a program with its output to `log`; None where it has to be started in the ordinary way."""
+        """Fork a program with its output to `log`; None where it has to be started in the ordinary way.
+
+        It is given the descriptors `hands_on`, to keep them open.
+        """
         if tuple(argv[:2]) != (sys.executable, "-m") or argv[2] not in FORKED:
             return None
-        if self._process is None and not self._begin(env, hands_on):
+        if self._is_early and self._differs(env) - AT_ANY_TIME:
+            self.close()  # what is in the environment has changed since
+        if self._process is None and not self.begin(env):
             return None
-        differs = {name for name in env.keys() | self._env.keys() if env.get(name) != self._env.get(name)}
+        self._is_early, differs = False, self._differs(env)
         if differs - AT_ANY_TIME or not self._wait_until_ready():
             return None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        order = json.dumps([list(argv[2:]), {name: env.get(name) for name in differs}]).encode()
+        order = json.dumps([list(argv[2:]), {name: env.get(name) for name in differs}, log is not None]).encode()
         with ours, theirs:
-            pid = self._order(order, ours, theirs, log)
+            pid = self._order(order, ours, theirs, [*(() if log is None else (log,)), *hands_on])
         if pid is None:
             self.close()  # the next start is another's
         return pid
@@ -78,12 +87,13 @@ class ForkServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        self._process, self._socket, self._is_ready = None, None, False
+        self._process, self._socket, self._is_ready, self._is_early = None, None, False, False
         if self in _adopting:
             _adopting.remove(self)
             adopt_orphans(wanted=bool(_adopting))
 
-    def _begin(self, env: Mapping[str, str], hands_on: Sequence[int]) -> bool:
+    def begin(self, env: Mapping[str, str]) -> bool:
+        """Start the server, which imports while others do something else; tells whether it could be started."""
         if not adopt_orphans(wanted=True):
             return False
         _adopting.add(self)
@@ -93,7 +103,7 @@ class ForkServer:
             argv = [sys.executable, "-m", __name__, str(theirs.fileno()), str(os.getpid()), " " * TITLE_ROOM]
             try:
                 self._process = subprocess.Popen(
-                    argv, env=self._env, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(), *hands_on),
+                    argv, env=self._env, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),),
                     process_group=0,
                 )  # fmt: skip
             except OSError:
@@ -109,11 +119,15 @@ class ForkServer:
                 self.close()
         return self._is_ready
 
-    def _order(self, order: bytes, ours: socket.socket, theirs: socket.socket, log: int | None) -> Forked | None:
+    def _differs(self, env: Mapping[str, str]) -> set[str]:
+        return {name for name in env.keys() | self._env.keys() if env.get(name) != self._env.get(name)}
+
+    def _order(
+        self, order: bytes, ours: socket.socket, theirs: socket.socket, fds: Sequence[int]
+    ) -> Forked | None:  # fmt: skip
         assert self._socket is not None
-        fds = [theirs.fileno(), *(() if log is None else (log,))]
         try:
-            socket.send_fds(self._socket, [order], fds)
+            socket.send_fds(self._socket, [order], [theirs.fileno(), *fds])
             theirs.close()  # so that its death is heard
             pid = int(_heard(ours, BORN_S) or 0)
             if pid:
@@ -122,6 +136,18 @@ class ForkServer:
         except (OSError, ValueError):
             pass
         return None
+
+
+def prepare() -> None:
+    """Begin with a server before anything else is imported, for whoever takes one first."""
+    server = ForkServer()
+    server._is_early = server.begin(environment({}))
+    _early.append(server)
+
+
+def take() -> ForkServer:
+    """Return the server that was prepared, or another."""
+    return _early.pop() if _early else ForkServer()
 
 
 def _heard(channel: socket.socket, timeout_s: float) -> bytes:
@@ -137,7 +163,7 @@ def serve(orders: socket.socket) -> None:
     """Fork what is asked for until nobody can ask any more; what is forked does not return."""
     orders.send(_READY)
     while True:
-        order, fds, _, _ = socket.recv_fds(orders, ORDER_MAX, 2)
+        order, fds, _, _ = socket.recv_fds(orders, ORDER_MAX, FDS_MAX)
         if not order:
             return
         pid = os.fork()
@@ -152,9 +178,9 @@ def serve(orders: socket.socket) -> None:
         os.waitpid(pid, 0)
 
 
-def _live(order: tuple[list[str], dict[str, str | None]], fds: list[int], middle: int) -> NoReturn:
+def _live(order: tuple[list[str], dict[str, str | None], bool], fds: list[int], middle: int) -> NoReturn:
     """Be the program that was ordered, once who has ordered it knows this process."""
-    (module, *argv), env = order
+    (module, *argv), env, has_log = order
     os.setpgid(0, 0)
     while os.getppid() == middle:
         time.sleep(0.0002)
@@ -162,7 +188,7 @@ def _live(order: tuple[list[str], dict[str, str | None]], fds: list[int], middle
         channel.send(str(os.getpid()).encode())
         if channel.recv(64) != _GO:
             os._exit(0)  # who asked has given up
-    for log in fds[1:]:
+    for log in fds[1 : 1 + has_log]:  # what is behind it is only kept open
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
@@ -171,6 +197,7 @@ def _live(order: tuple[list[str], dict[str, str | None]], fds: list[int], middle
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
+    gc.enable()
     words = [sys.executable, "-m", module, *argv]
     sys.argv[:], sys.orig_argv[:] = words[2:], words
     set_command_line(words)
@@ -195,8 +222,10 @@ def main() -> int:
     if not die_with(parent):
         return 1
     os.set_inheritable(orders.fileno(), False)
+    gc.disable()  # until somebody lives: what is never looked at stays shared by all
     for module in (*FORKED, "numpy"):
         importlib.import_module(module)
+    gc.freeze()
     set_command_line(sys.orig_argv[:-1])
     serve(orders)
     return 0

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from zpipe.processes import forkserver
 from zpipe.processes.blame import Noted, Stretch, describe, running_since_s
-from zpipe.processes.forkserver import Forked, ForkServer
+from zpipe.processes.forkserver import Forked
 from zpipe.values.errors import RunError
 from zpipe.values.room import lack_of_room
 
@@ -131,7 +132,7 @@ class Supervisor:
         self.slots: dict[str, Slot] = {}
         self._clock = clock
         self._forever = forever
-        self._fork_server = ForkServer()
+        self._fork_server = forkserver.take()
         self._orphaned: set[int] = set()  # groups of dead programs, whose other processes are ours to bury
         self.hands_on: tuple[int, ...] = ()
 

@@ -6,14 +6,12 @@ the working directory.  Installed packages, Python's own library, zpipe and what
 
 from __future__ import annotations
 
-import sys
-import sysconfig
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 
 from zpipe.values.callables import FILE_MODULE
-from zpipe.values.freshness import INSTALLED
+from zpipe.values.freshness import users_modules
 
 SHOWN = 12  # digits of a digest in a message
 
@@ -34,13 +32,9 @@ def difference(code: Mapping[str, str], folder: Path) -> str:
 
 
 def _modules(folder: Path) -> Iterator[tuple[str, Path, str]]:
-    library = Path(sysconfig.get_path("stdlib"))
-    for name, module in sorted(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or not file.endswith(".py") or name.partition(".")[0] in ("zpipe", "__main__"):
-            continue
+    for name, file in sorted((name, file) for name, _, file in users_modules()):
         path = Path(file)
-        if path.is_file() and not path.is_relative_to(library) and not set(INSTALLED) & set(path.parts):
+        if path.is_file():
             yield _name(name, path, folder), path, sha256(path.read_bytes()).hexdigest()
 
 

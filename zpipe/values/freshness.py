@@ -52,9 +52,11 @@ def note(folders: Iterable[Path], since_ns: int) -> None:
                 _stamps.setdefault(module, stamp)
 
 
-def _modules(folder: Path) -> Iterator[tuple[str, ModuleType, str]]:
-    """Yield the users' modules below a folder, with their names and files."""
-    below = os.path.join(folder, "")
+def users_modules(below: str = "") -> Iterator[tuple[str, ModuleType, str]]:
+    """Yield the modules that are neither installed nor Python's own nor zpipe's, with their names and files.
+
+    `below` is what their paths begin with.
+    """
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
         if not isinstance(path, str) or not path.startswith(below) or not path.endswith(".py"):
@@ -63,6 +65,10 @@ def _modules(folder: Path) -> Iterator[tuple[str, ModuleType, str]]:
         if top in ("__main__", "zpipe") or top in sys.stdlib_module_names or any(x in path for x in INSTALLED):
             continue
         yield name, module, path
+
+
+def _modules(folder: Path) -> Iterator[tuple[str, ModuleType, str]]:
+    return users_modules(os.path.join(folder, ""))
 
 
 def _is_edited(module: ModuleType, path: str) -> bool:
