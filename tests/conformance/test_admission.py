@@ -16,6 +16,7 @@ from zpipe.processes.door import Door
 from zpipe.transport import sockets
 from zpipe.transport.admission import Admission
 from zpipe.transport.keys import Keys
+from zpipe.transport.waiting import Waiter
 from zpipe.values.errors import ConfigError
 
 DEADLINE_MS = 20_000
@@ -56,7 +57,7 @@ def admission(ctx: sockets.Context) -> Iterator[Admission]:
 @pytest.fixture
 def door(ctx: sockets.Context, admission: Admission) -> Door:
     bind = partial(sockets.bind_pull, ctx, host="127.0.0.1", hwm=100)
-    return Door(bind, transport="tcp", sockets_dir=None, keys=SERVER, poller=sockets.Poller())
+    return Door(bind, transport="tcp", sockets_dir=None, keys=SERVER, poller=Waiter())
 
 
 def inlet(door: Door) -> sockets.Socket:
@@ -157,7 +158,7 @@ def test_only_fewer_than_before_is_told(admission: Admission) -> None:
 
 def test_where_nobody_answers_nobody_comes_in(outside: sockets.Context, ctx: sockets.Context) -> None:
     bind = partial(sockets.bind_pull, ctx, host="127.0.0.1", hwm=100)
-    door = Door(bind, transport="tcp", sockets_dir=None, keys=SERVER, poller=sockets.Poller())
+    door = Door(bind, transport="tcp", sockets_dir=None, keys=SERVER, poller=Waiter())
     _, news = watched_dial(outside, door, FRIEND, SERVER.public)
     assert news == "unshaken"
     made = Admission(ctx, [FRIEND.public])
@@ -202,7 +203,7 @@ def test_within_the_machine_a_door_needs_no_keys(
     ctx: sockets.Context, outside: sockets.Context, admission: Admission, tmp_path: Path
 ) -> None:
     bind = partial(sockets.bind_pull, ctx, host="127.0.0.1", hwm=100)
-    door = Door(bind, transport="auto", sockets_dir=str(tmp_path), keys=SERVER, poller=sockets.Poller())
+    door = Door(bind, transport="auto", sockets_dir=str(tmp_path), keys=SERVER, poller=Waiter())
     assert [endpoint.partition(":")[0] for endpoint in door.endpoints] == ["ipc", "tcp"]
     for own in (None, FRIEND):
         push = sockets.dial_push(outside, door.endpoints, keys=own)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import zmq
 
+from zpipe.core.limits import Limits
 from zpipe.transport import sockets
 from zpipe.transport.wake import Wake
 from zpipe.values.errors import ConfigError, RegistryError
@@ -101,7 +102,8 @@ def test_the_sending_end_of_a_link_has_its_options(ctx: sockets.Context, tmp_pat
     _, endpoints = bind(ctx, tmp_path, transport)
     push = sockets.dial_push(ctx, endpoints)
     assert push.type == zmq.PUSH
-    assert options(push, zmq.RECONNECT_IVL, zmq.IMMEDIATE, zmq.SNDHWM, zmq.LINGER) == [-1, 1, 4160, 0]
+    assert options(push, zmq.RECONNECT_IVL, zmq.IMMEDIATE, zmq.SNDHWM, zmq.LINGER) == [-1, 1, sockets.SEND_HWM, 0]
+    assert Limits().window_max < sockets.SEND_HWM
     assert options(push, zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT, zmq.CONNECT_TIMEOUT) == [300, 1000, 2000]
 
 

@@ -6,6 +6,7 @@ what it is to call.  A bench makes ends, carries what they say, and breaks it; n
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -238,7 +239,7 @@ class Real:
         self.folder = folder
         self.lives: dict[int, tuple[End, Links]] = {}
         self.born = 0
-        self.poller = sockets.Poller()
+        self.poll = select.poll()
 
     def end(self, role: Role, limits: Limits) -> End:
         self.born += 1
@@ -253,7 +254,7 @@ class Real:
         self.lives[end.inc] = (end, links)
         for door in (links.inbox, links.acks):
             for socket in door.inlets if door is not None else ():
-                self.poller.register(socket, sockets.IN)
+                self.poll.register(sockets.descriptor(socket), select.POLLIN)
         return end
 
     def act(self, end: End) -> None:
@@ -267,7 +268,7 @@ class Real:
             end.work(now_s)
             links.act(now_s)
             links.retry(now_s)
-        self.poller.poll(TURN_MS)
+        self.poll.poll(TURN_MS)
 
     def now_s(self) -> float:
         return time.monotonic()
@@ -276,7 +277,7 @@ class Real:
         _, links = self.lives.pop(end.inc)
         for door in (links.inbox, links.acks):
             for socket in door.inlets if door is not None else ():
-                self.poller.unregister(socket)
+                self.poll.unregister(sockets.descriptor(socket))
         links.close()
 
     def cut(self, sender: End, receiver: End) -> None:

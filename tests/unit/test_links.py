@@ -136,7 +136,7 @@ def test_nothing_is_said_of_a_receiver_that_takes_the_dial_and_is_in_a_long_call
             entry = links.data.get(THEM)
             while entry is not None and entry.opening is not None:
                 assert time.monotonic() < end_s
-                there.poller.poll(1)
+                there.poller.wait(1)
                 links.retry(math.inf)  # now, however lately it was tried
             links.worker.tick(float(second))
             links.act(float(second))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from zpipe.transport import sockets
 from zpipe.transport.keys import Keys
+from zpipe.transport.waiting import Waiter
 from zpipe.values.errors import ConfigError
 
 REOPEN_S = 2.0  # for the system to give a port that was closed to the next socket
@@ -25,7 +25,7 @@ class Door:
     """
 
     def __init__(
-        self, bind: Bind, *, transport: str, sockets_dir: str | None, keys: Keys | None, poller: Any
+        self, bind: Bind, *, transport: str, sockets_dir: str | None, keys: Keys | None, poller: Waiter
     ) -> None:  # fmt: skip
         self._bind = bind
         self._poller = poller
@@ -39,7 +39,7 @@ class Door:
         if keys is not None and transport != "ipc":
             self._guarded = self._bind_guarded(keys, 0)
         for socket in self.inlets:
-            poller.register(socket, sockets.IN)
+            poller.register(socket)
 
     @property
     def inlets(self) -> list[sockets.Socket]:
@@ -67,7 +67,7 @@ class Door:
                 if time.monotonic() >= deadline_s:
                     raise
                 time.sleep(0.002)  # nothing tells when libzmq has let go of the address
-        self._poller.register(self._guarded[0], sockets.IN)
+        self._poller.register(self._guarded[0])
 
     def _bind_guarded(self, keys: Keys, port: int) -> tuple[sockets.Socket, list[str]]:
         return self._bind(transport="tcp", sockets_dir=None, keys=keys, port=port)

@@ -48,7 +48,7 @@ ANY_PORT = "tcp://127.0.0.1:0"
 LOOK_S = 0.25  # how often the registry is asked for its table
 EXIT_GRACE_S = 5.0  # for workers to leave once the run is over
 INTERRUPTED_GRACE_S = 1.0  # and when the user asked twice
-REGISTRY_START_S = 20.0
+REGISTRY_START_S, ADDRESS_LOOK_S = 20.0, 0.002  # for its address to be known, and between two looks
 REGISTRY_END_S = 2.0
 LAST_WORDS = {"done": DONE, "interrupted": INTERRUPTED, "failing": FAILED, "failed": FAILED}
 
@@ -195,7 +195,7 @@ class Launcher:
         slot = self._supervisor.add(self._registry_command(self.bind))
         deadline_s = time.monotonic() + REGISTRY_START_S
         while not (address := found.read_text().strip() if found.exists() else ""):
-            given_up = [death for death in self._supervisor.step(0.01) if not self._returns(death)]
+            given_up = [death for death in self._supervisor.step(ADDRESS_LOOK_S) if not self._returns(death)]
             if given_up or time.monotonic() > deadline_s:
                 why = last_line(slot.program.log).removeprefix("zpipe: ") or f"see {slot.program.log}"
                 raise RunError(f"the registry did not start: {self._who_has_the_address() or why}")

@@ -24,6 +24,7 @@ from zpipe.transport import sockets
 from zpipe.transport.admission import Admission
 from zpipe.transport.keys import Keys
 from zpipe.transport.shared import SHARED_MIN, SharedMemory
+from zpipe.transport.waiting import Waiter
 from zpipe.values import context
 from zpipe.values.errors import ConfigError, ProtocolError
 from zpipe.wire import frames
@@ -101,7 +102,7 @@ class Links:
         self.save = save
         self.warn = warn or _say
         self.context = sockets.context()
-        self.poller = sockets.Poller()
+        self.poller = Waiter()
         self.data: dict[int, _Data] = {}  # by receiver
         self.returns: dict[int, _Acks] = {}  # by sender
         self.inbox: Door | None = None
@@ -112,7 +113,7 @@ class Links:
         self.admission = None if keys is None else Admission(self.context, self.admitted)
         self.flood = Flood()
         self.delivered = 0  # bytes that were taken in
-        self.readable: dict[Any, int] = {}  # what the last wait found
+        self.readable: Collection[Any] = ()  # what the last wait found
         self.pending = False  # whether something could not be sent yet
         self.refused = 0
         self.names: dict[int, str] = {}  # of the workers at the other ends
@@ -130,6 +131,7 @@ class Links:
         for count in range(1, BURST + 1):
             received = sockets.receive_of(socket)
             if received is None:
+                self.poller.empty(socket)
                 return count - 1
             before = self.all_refused
             self._take(now_s, received[0])
@@ -250,13 +252,13 @@ class Links:
 
     def wait(self, timeout_ms: int) -> Collection[Any]:
         """Sleep until something can be read, and return what; `receive` takes it in."""
-        self.readable = dict(self.poller.poll(timeout_ms))
+        self.readable = self.poller.wait(timeout_ms)
         return self.readable
 
     def receive(self, now_s: float) -> int:
         """Take in what has arrived, acks first.  Returns how many messages."""
         readable = self.readable or self.wait(0)
-        self.readable = {}
+        self.readable = ()
         count = 0
         # Acks before data: an ack may free the credit that the next message needs.
         for door in (self.acks, self.inbox):
@@ -270,9 +272,11 @@ class Links:
         for count in range(1, BURST + 1):
             received = sockets.receive(socket)
             if received is None:
+                self.poller.empty(socket)
                 return count - 1
             self._take(now_s, received)
             if count == 1 and not sockets.has_more(socket):  # of several the last is found out by trying
+                self.poller.empty(socket)
                 return count
         return count
 

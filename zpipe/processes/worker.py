@@ -322,7 +322,7 @@ class WorkerProcess:
         worker, caller, links, taps = self.worker, self.caller, self.links, self.taps
         trace = self.trace
         heard = self.control.fileno()
-        links.poller.register(heard, 1)
+        links.poller.register(heard)
         limits, clock = worker.limits, time.monotonic
         activity: Any = None
         self.flushed_s = self.ticked_s = clock()
@@ -332,7 +332,7 @@ class WorkerProcess:
             StandIn(caller.source, partial(self._stand_in, caller.source), self._end_at_once).start()
         while True:
             now_s = clock()
-            if now_s - received_s >= LOOK_S or worker.is_idle or worker.outlet.backlog:
+            if links.readable or now_s - received_s >= LOOK_S:
                 received_s = now_s
                 self._take_in(now_s)
             job = None

@@ -39,7 +39,7 @@ ACKS_HWM = 10_000
 REQUEST_BYTES_MAX = 4 << 20  # to the registry
 REPLY_BYTES_MAX = 4 << 20  # from it: a WELCOME carries the plan
 DIALOGUE_HWM = 1000
-SEND_HWM = 4096 + 64  # a link's largest window, and room for OPEN, SYNC and CLOSE
+SEND_HWM = 32768 + 64  # a link's largest window, and room for OPEN, SYNC and CLOSE
 HANDSHAKE_MS = 5000
 GUARDED_BACKLOG = 4096  # that wait to be let in, so that many who never say who they are do not crowd out the others
 LINK_HEARTBEAT_MS, LINK_TIMEOUT_MS, CONNECT_TIMEOUT_MS = 300, 1000, 2000
@@ -220,6 +220,11 @@ def receive(pull: Socket) -> list[memoryview] | None:
     except zmq.Again:
         return None
     return frames
+
+
+def descriptor(socket: Socket) -> int:
+    """Return what becomes readable when there may be something new for a socket."""
+    return int(socket.getsockopt(zmq.FD))
 
 
 def has_more(pull: Socket) -> bool:

@@ -57,7 +57,9 @@ def read(body: Buffer, start: int, count: int, buffers: Sequence[Any]) -> list[A
     if buffers:
         if len(buffers) != count or body[start:] != known.raw * count:
             return None
-        return [array(shape, dtype, b) for b in buffers] if all(len(b) == known.nbytes for b in buffers) else None
+        if not all(len(b) == known.nbytes for b in buffers):
+            return None
+        return [array(shape, dtype, b if hasattr(b, "flags") else memoryview(b).toreadonly()) for b in buffers]
     data, ahead = bytes(body), len(head)
     stride = ahead + known.nbytes
     if len(data) - start != count * stride:
