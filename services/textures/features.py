@@ -24,6 +24,11 @@ def features(item: dict[str, Any]) -> dict[str, Any]:
     return {"features": describe(item["pixels"]), "label": item["label"]}
 
 
+def block(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Do for several crops what `features` does for one, for a stage with `batch_size`."""
+    return list(map(features, items))
+
+
 def describe(pixels: npt.NDArray[np.uint8]) -> Floats:
     """Return the spectrum, then the spreads of red - green and of green - blue, of a square crop."""
     size = pixels.shape[0]

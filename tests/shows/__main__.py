@@ -77,7 +77,7 @@ def shows(
             "pressure": flow.pressure, "parked": flow.parked, "small-shm": memory.small_shm, "views": memory.views,
             "orderly": orderly.orderly, "flat": partial(flat.flat, items, large_gb),
             "crowd": crowd.crowd, "links": links.links, "growth": growth.growth,
-            "main": job.main, "kills": job.kills,
+            "main": job.main, "kills": job.kills, "blocks": job.blocks,
         }  # fmt: skip
     return {
         **shows(quick=False, items=items, large_gb=large_gb),
@@ -89,6 +89,7 @@ def shows(
         "pressure": partial(flow.pressure, QUICK_ARRAYS),
         "main": partial(job.main, QUICK_CROPS),
         "kills": partial(job.kills, QUICK_CROPS),
+        "blocks": partial(job.blocks, QUICK_CROPS),
     }
 
 

@@ -27,11 +27,24 @@ def build(stage: StagePlan, folder: Path) -> Any:
     A source's is called as target() or target(start=n) and returns an iterable.  `folder` is searched for the
     code first.  Raises StageError with the user's traceback when importing or __init__ fails.
     """
+    if stage.cmd:
+        return _program(stage, folder)
     try:
         found = resolve(stage.run, folder)
     except ConfigError as error:
         raise StageError(f"stage {stage.name!r}: {error}", user_traceback(error)) from error
     return make(stage, found)
+
+
+def _program(stage: StagePlan, folder: Path) -> Any:
+    from zpipe.processes.foreign import Program  # and sockets: few need it
+
+    try:
+        made = Program(stage.cmd, folder, stage.args, together=stage.block > 0)
+        made.wait()
+    except StageError as error:
+        raise StageError(f"stage {stage.name!r}: {error}", error.detail) from error
+    return made
 
 
 def make(stage: StagePlan, found: Any) -> Any:

@@ -194,6 +194,14 @@ def _has_descriptors() -> bool:
     return True
 
 
+def bind_answers(ctx: Context, endpoint: str) -> Socket:
+    """Bind what answers one request after another, of whoever reaches that ipc file."""
+    sock = ctx.socket(zmq.REP)
+    sock.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
+    sock.bind(endpoint)
+    return sock
+
+
 def send(push: Socket, frames: Sequence[Buffer]) -> bool:
     """Send without waiting and return whether it was taken.
 

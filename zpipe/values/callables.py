@@ -12,10 +12,11 @@ import importlib.machinery
 import importlib.util
 import inspect
 import os
+import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import Parameter
@@ -26,7 +27,7 @@ from typing import Any
 from zpipe.values import freshness
 from zpipe.values.errors import ConfigError
 from zpipe.values.faults import did_you_mean
-from zpipe.values.stage import BUILT_INS, GROUPING, SPLIT
+from zpipe.values.stage import BUILT_INS, GROUPING, PROGRAM, SPLIT
 
 NAME_BYTES_MAX = 255  # of a file, and so of a module
 FILE_MODULE = "zpipe-file:"  # prefix of the module name of a file imported by its path
@@ -71,6 +72,10 @@ class CallableInfo:
     def yields(self) -> bool:
         """Tell whether it can be a source."""
         return (self.form == "split" or self.can_iterate) and not self.is_built_in
+
+
+# What runs the `cmd` of a stage: any args are for the program, and whatever its stage reads is one item to it.
+A_PROGRAM = CallableInfo("map", True, frozenset(("close",)), parameters=None, call=None)
 
 
 @contextmanager
@@ -140,6 +145,13 @@ def resolve(run: str, folder: Path) -> Any:
     return obj
 
 
+def missing_program(cmd: Sequence[str], folder: Path) -> str:
+    """Say why a program cannot be started from a folder, "" when it can."""
+    head = cmd[0]
+    found = shutil.which(folder / head) if os.sep in head else shutil.which(head)
+    return "" if found else f"there is no program {head!r}: install it, or name its path from the pipeline's folder"
+
+
 def may_be_file(path: str) -> bool:
     """Tell whether a file can have this path: without NUL, no part longer than names may be."""
     return "\0" not in path and all(len(os.fsencode(part)) <= NAME_BYTES_MAX for part in path.split("/"))
@@ -147,6 +159,8 @@ def may_be_file(path: str) -> bool:
 
 def describe(run: str, folder: Path) -> CallableInfo:
     """Describe the callable behind a stage's `run`, a built-in without importing it; errors as `resolve`."""
+    if run == PROGRAM:
+        return A_PROGRAM
     if not run.startswith("zpipe.stages:"):
         return form_of(resolve(run, folder))
     if run not in BUILT_INS:

@@ -6,14 +6,15 @@ Imports users' modules to see what their callables take; starts nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from zpipe.values.callables import CallableInfo, describe
+from zpipe.values.callables import CallableInfo, describe, missing_program
 from zpipe.values.errors import ConfigError
 from zpipe.values.faults import Fault, did_you_mean
 from zpipe.values.joincheck import check_join
 from zpipe.values.parts import INPUT
 from zpipe.values.pipeline import Pipeline
-from zpipe.values.stage import BUILT_INS, NAME, SPLIT, StageSpec
+from zpipe.values.stage import BUILT_INS, NAME, PROGRAM, SPLIT, StageSpec
 from zpipe.values.stagecheck import Found, check_callable, check_options, is_memory
 from zpipe.values.testtables import check_tests
 
@@ -32,6 +33,7 @@ def check(pipeline: Pipeline) -> list[Fault]:
             except ConfigError as e:
                 found.append((f"stage.{spec.name}.run", f"stage {spec.name!r}: {e}"))
         found += check_options(spec, info)
+        found += _program(spec, pipeline.folder)
         if info is not None:
             infos[spec.name] = info
             found += check_callable(spec, info, is_read=bool(pipeline.readers(spec.name)))
@@ -39,6 +41,15 @@ def check(pipeline: Pipeline) -> list[Fault]:
     found += check_tests(pipeline.tests, pipeline.stages)
     faults = [*pipeline.faults, *(Fault(pipeline.place(path), text) for path, text in found)]
     return list(dict.fromkeys(faults))
+
+
+def _program(spec: StageSpec, folder: Path) -> Found:
+    cmd = spec.options.cmd
+    if spec.run != PROGRAM or "cmd" in spec.options.broken():
+        return
+    fault = missing_program(cmd, folder) if cmd else "cmd is empty: name a program and its arguments"
+    if fault:
+        yield f"stage.{spec.name}.cmd", f"stage {spec.name!r}: {fault}"
 
 
 def outputs_of_split(spec: StageSpec) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ def summary(pipeline: Pipeline) -> str:
             (
                 f"{spec.name} ({n} variants)" if n > 1 else spec.name,
                 pipeline.role(spec),
-                spec.run,
+                spec.code,
                 ", ".join(_reads(spec)),
                 _span(*_planned(spec)),
                 remembers(spec, describe(spec.run, pipeline.folder)),
@@ -170,7 +170,7 @@ def _span(least: int, most: int) -> str:
 
 def _cells(pipeline: Pipeline, spec: StageSpec, live: Mapping[str, Live] | None) -> tuple[str, ...]:
     workers, rate = _fares(_names(spec), spec, live)
-    return spec.name, pipeline.role(spec), workers, rate, spec.run
+    return spec.name, pipeline.role(spec), workers, rate, spec.code
 
 
 def _variant_cells(spec: StageSpec, live: Mapping[str, Live] | None) -> list[tuple[str, ...]]:

@@ -86,6 +86,12 @@ def _env(value: Any) -> str | None:
     return None if good else 'must be a table of text, like { OMP_NUM_THREADS = "1" }'
 
 
+@shaped(type="array", items={"type": "string", "minLength": 1})
+def _cmd(value: Any) -> str | None:
+    good = isinstance(value, list) and value and all(isinstance(x, str) and x and "\0" not in x for x in value)
+    return None if good else 'must be a program and its arguments, like ["node", "worker.js"]'
+
+
 @shaped(type="array", items={"type": ["integer", "string"]}, uniqueItems=True)
 def _devices(value: Any) -> str | None:
     if not isinstance(value, list) or not all(type(x) in (int, str) for x in value):
@@ -141,6 +147,9 @@ class Options:
     ordered: bool = _option(False, switch, "inputs in source order", of="reader")
     checkpoint: int | None = _option(
         None, whole(1), "save every so many items; needs `state` and `restore`", of="reader"
+    )
+    cmd: list[str] = _option(
+        [], _cmd, 'in place of `run`: a program in any language, like `["node", "worker.js"]`', of="reader"
     )
     batch_size: int | None = _option(
         None, whole(1), "most items of one call: it takes a list and returns a list", of="reader"
@@ -205,7 +214,7 @@ SOURCE_ONLY = frozenset(name for name, f in FIELDS.items() if f.metadata["of"] =
 READER_ONLY = frozenset(name for name, f in FIELDS.items() if f.metadata["of"] == "reader")
 
 # Words of pipelines that this version refuses with a line of their own instead of a "did you mean".
-LATER = frozenset(("listen", "cmd", "python", "image", "restart", "outputs"))
+LATER = frozenset(("listen", "python", "image", "restart", "outputs"))
 
 
 def default_of(f: Any) -> Any:

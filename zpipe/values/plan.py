@@ -11,13 +11,14 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
-from zpipe.values.callables import CallableInfo, form_of, resolve
+from zpipe.values.callables import A_PROGRAM, CallableInfo, form_of, resolve
 from zpipe.values.code import imported
 from zpipe.values.paths import Again
 from zpipe.values.pipeline import Pipeline
-from zpipe.values.stage import JOIN, JOIN_ON, StageSpec
+from zpipe.values.stage import JOIN, JOIN_ON, PROGRAM, StageSpec
 
 MEMORY_HOOKS = frozenset(("state", "finish", "epoch_end"))
 DEATHS_RETRIED = 3
@@ -71,6 +72,7 @@ class StagePlan:
     unread: tuple[str, ...] = ()  # outputs whose readers were cut off: what goes there is dropped
     spread: bool = False  # its callable is given the items of a join one by one
     block: int = 0  # most items that its callable takes together, in a list; 0: it takes one
+    cmd: tuple[str, ...] = ()  # of a program in place of a callable
     stacked: bool = False  # a block is an array of items; a source yields such blocks
     wait_s: float = 0.0  # for a block to fill, in seconds
     epochs: int = 1
@@ -163,10 +165,14 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(x) for x in value) if isinstance(value, list | tuple) else value
 
 
+def _info(spec: StageSpec, folder: Path) -> CallableInfo:
+    return A_PROGRAM if spec.run == PROGRAM else form_of(resolve(spec.run, folder))
+
+
 def plan(pipeline: Pipeline, limit: int | None = None) -> Plan:
     """Return the plan of a checked pipeline; `limit` is the most items of each source per epoch."""
     specs = tuple(with_joins(pipeline.stages))
-    infos = {spec.name: form_of(resolve(spec.run, pipeline.folder)) for spec in specs}
+    infos = {spec.name: _info(spec, pipeline.folder) for spec in specs}
     made = build(pipeline.name, str(pipeline.folder), specs, infos)
     return replace(
         made,
@@ -255,7 +261,7 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
                 checkpoint=options.checkpoint, variant=variant,
                 retries=options.retries, on_error=options.on_error, timeout=options.timeout, spread=spec.joins,
                 block=args["size"] if spec.groups_arrivals else options.batch_size or 0, wait_s=options.max_wait_s,
-                stacked=options.stacked,
+                stacked=options.stacked, cmd=tuple(options.cmd),
                 kept=tuple(sorted(leaving)) if spec.run in (JOIN, JOIN_ON) else (),
             )
         )  # fmt: skip

@@ -86,7 +86,15 @@ def moved(table: Mapping[str, Any], was: Path, now: Path) -> dict[str, Any]:
             out[key] = posixpath.normpath(posixpath.join(way, value))
         elif head and way != "." and _is_there(head, was):
             out[key] = posixpath.normpath(posixpath.join(way, head)) + colon + name
+    if isinstance(cmd := table.get("cmd"), list):
+        out["cmd"] = [_from(word, was, way) for word in cmd]
     return out
+
+
+def _from(word: Any, was: Path, way: str) -> Any:
+    """Return a word of a `cmd` from another folder, where it names a file."""
+    is_file = isinstance(word, str) and not os.path.isabs(word) and (was / word).is_file()
+    return posixpath.normpath(posixpath.join(way, word)) if is_file else word
 
 
 def _is_there(head: str, folder: Path) -> bool:

@@ -20,6 +20,7 @@ from zpipe.values.options import Options, Rule, plain, shaped, switch, whole, wo
 
 NAME = re.compile(r"[a-z][a-z0-9-]*")
 BATCH, SPLIT = "zpipe.stages:batch", "zpipe.stages:split"
+PROGRAM = "zpipe.processes.foreign:Program"  # what runs the `cmd` of a stage
 ANY = "*"  # read in place of a name: what goes to any named output, with its name
 # What the plan puts above a stage that joins: for arms that part at a fork, and for others.
 JOIN, JOIN_ON = "zpipe.joins:join", "zpipe.joins:join_on"
@@ -79,6 +80,11 @@ class StageSpec:
         return "latest" if any(read.partition(".")[0] == above for read in self.latest) else "all"
 
     @property
+    def code(self) -> str:
+        """Return what its code is called: its `run`, or the command line of its program."""
+        return " ".join(self.options.cmd) if self.run == PROGRAM else self.run
+
+    @property
     def is_source(self) -> bool:
         """Tell whether the stage reads no other stage."""
         return not self.inputs
@@ -95,7 +101,7 @@ class StageSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the stage's table in a pipeline file, defaults left out."""
-        out: dict[str, Any] = {"run": self.run}
+        out: dict[str, Any] = {} if self.run == PROGRAM else {"run": self.run}
         if self.joins:
             out["join"] = list(self.inputs)
         elif self.inputs:
@@ -199,18 +205,29 @@ class Merge:
 
 
 def stage(
-    run: str | Callable[..., Any],
+    run: str | Callable[..., Any] = "",
     *,
     name: str | None = None,
     args: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Stage:
-    """Make a stage of a callable or of "module:name"; `args` are its own, options those of `Options`."""
+    """Make a stage of a callable or of "module:name"; `args` are its own, options those of `Options`.
+
+    With the option `cmd` it is of a program in any language, and has no callable.
+    """
+    if not run and options.get("cmd"):
+        run, name = PROGRAM, name or _name_of_program(options["cmd"])
     if not isinstance(run, str) and not callable(run):
         raise ConfigError(f"{_here()}: {run!r} is no callable: give a function, a class or 'module:name'")
     if args is not None and not isinstance(args, Mapping):
         raise ConfigError(f"{_here()}: args is {args!r}: give a map, like args={{'size': 64}}")
     return Stage(run, name, args or {}, options)
+
+
+def _name_of_program(cmd: Any) -> str:
+    """Return the name of the last file among a program and its arguments: `worker` of ["node", "src/worker.js"]."""
+    words = [str(word) for word in cmd if not str(word).startswith("-")] if isinstance(cmd, list | tuple) else []
+    return default_name(os.path.basename(words[-1] if words else "program").partition(".")[0])
 
 
 def use(

@@ -7,7 +7,7 @@ from typing import Any
 
 from zpipe.values.faults import Fault, did_you_mean
 from zpipe.values.options import FIELDS, LATER, READER_ONLY, SOURCE_ONLY, Options, plain, sort_options
-from zpipe.values.stage import BUILT_INS, StageSpec
+from zpipe.values.stage import BUILT_INS, PROGRAM, StageSpec
 
 KEEPS = ("all", "latest")
 SCHEMA = 1
@@ -56,7 +56,11 @@ class Reader:
         if not isinstance(run, str):
             self.fault(f"{at}.run", f"stage {name!r}: run is {run!r}: write 'module:name' or 'file.py:name'")
             run = ""
-        elif not run and "cmd" not in raw:
+        elif not run and "cmd" in raw:
+            run = PROGRAM
+        elif run not in ("", PROGRAM) and "cmd" in raw:
+            self.fault(f"{at}.cmd", f"stage {name!r} has run and cmd: leave one of them out")
+        elif not run:
             self.fault(at, f"stage {name!r} has no run: add run = 'module:name' or 'file.py:name'")
         if not isinstance(args, dict):
             self.fault(f"{at}.args", f"stage {name!r}: args is {args!r}: write a table, like {{ size = 64 }}")

@@ -203,6 +203,36 @@ def decode_item(encoded: Encoded) -> Any:
     return _decode(encoded.head, 1, encoded.arrays, encoded.buffers)
 
 
+class _ForeignPacking(_Packing):
+    """Hands out large arrays where a reader takes them as frames; nothing is put into shared memory."""
+
+    def __init__(self, *, raw: bool) -> None:
+        super().__init__()
+        self.raw_min = RAW_MIN if raw else sys.maxsize
+
+
+def encode_message(value: object, *, raw: bool) -> list[bytes | memoryview]:
+    """Encode a message of foreign programs: msgpack, and behind it, if `raw`, a frame for each large array in it.
+
+    Raises EncodeError.
+    """
+    packing = _ForeignPacking(raw=raw)
+    try:
+        head = packing.pack(value)
+    except (TypeError, ValueError, OverflowError, BufferError) as error:
+        raise _explain(value, error) from None
+    finally:
+        del packing.pack  # it leads back to its owner
+    if len(head) > BODY_MAX:
+        raise EncodeError(f"message of {len(head)} bytes, more than {BODY_MAX}: let the program take raw frames")
+    return [head, *packing.buffers]
+
+
+def decode_message(frames: Sequence[Buffer]) -> Any:
+    """Decode what `encode_message` makes; arrays are read-only views.  Raises ProtocolError."""
+    return _decode(frames[0], 1, True, frames[1:])
+
+
 def encode_state(value: object) -> Encoded:
     """Encode the state of a stage; arrays are not copied and must not change any more.
 

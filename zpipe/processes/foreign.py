@@ -1,0 +1,205 @@
+"""A stage in another language: a program that takes its items over a socket, as the child of an ordinary worker.
+
+Knows the messages of docs/foreign.md.  What a death means is the supervisor's to know: when its program has died this
+worker dies in the same way, so that the item at hand is blamed and the next life begins as for any other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import select
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from zpipe.processes.supervisor import last_lines
+from zpipe.processes.system import die_with
+from zpipe.transport import sockets
+from zpipe.values.context import out
+from zpipe.values.errors import EncodeError, ProtocolError, StageError
+from zpipe.wire.body import decode_message, encode_message
+
+VERSION = 1
+END_S = 2.0  # for a program that is told that nothing more comes
+SAID_MAX = 10  # refusals that are worth a line
+
+Message = dict[str, Any]
+
+
+class Program:
+    """Runs `cmd` in `folder` and lets it do what comes: an item at a time, or a block of items `together`.
+
+    `args` are for the program, as JSON in ZPIPE_ARGS.  Its output is that of this process.
+    """
+
+    def __init__(self, cmd: Sequence[str], folder: Path, args: Mapping[str, Any], *, together: bool = False) -> None:
+        self._cmd = list(cmd)
+        self._together = together
+        self._asked: Message | None = None  # what it has asked for and has not been answered
+        self._has_asked = False
+        self._due: Message = {}  # what the next answer is to say besides
+        self._refused = 0
+        self._pidfd: int | None = None
+        self._place = tempfile.mkdtemp(prefix="zpipe-program-")
+        self._context = sockets.context()
+        endpoint = f"ipc://{self._place}/call"
+        self._socket = sockets.bind_answers(self._context, endpoint)
+        env = {**os.environ, "ZPIPE_CALL": endpoint, "ZPIPE_ARGS": json.dumps(dict(args))}
+        parent = os.getpid()
+        try:
+            self._process = subprocess.Popen(
+                self._cmd, cwd=folder, env=env, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(parent)
+            )  # fmt: skip
+        except OSError as error:
+            self._clear()
+            raise StageError(f"cannot start {self._cmd[0]!r}: {(error.strerror or str(error)).lower()}") from None
+        self._poll = select.poll()
+        self._poll.register(sockets.descriptor(self._socket), select.POLLIN)
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._poll.register(self._pidfd, select.POLLIN)
+
+    def wait(self) -> None:
+        """Wait until the program asks for an item.  Raises StageError when it ends before it ever has."""
+        while self._asked is None:
+            self._take_up(self._ask(), {}, {})
+
+    def __call__(self, item: Any, *more: Any) -> Any:
+        """Return what the program makes of an item, or of one of each arm of a join; of a block a list."""
+        self.wait()
+        arms = (item, *more)
+        items: list[Any] = list(zip(*arms, strict=True)) if self._together else [arms]
+        todo = {secrets.token_hex(8): list(x) if more else x[0] for x in items}
+        done: dict[str, Any] = {}
+        order = list(todo)
+        self._answer({"items": [[token, x] for token, x in todo.items()]})
+        while todo:
+            self._take_up(self._ask(), todo, done)
+            if todo and self._asked is not None:
+                self._answer({"items": [[token, x] for token, x in todo.items()]})
+        made = [done[token] for token in order]
+        for result in made:
+            if isinstance(result, StageError):
+                raise result
+        return made if self._together else made[0]
+
+    def close(self) -> None:
+        """Tell the program that nothing more comes, and wait for its end."""
+        if self._asked is not None:
+            self._answer({"over": True})
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._clear()
+
+    def _clear(self) -> None:
+        sockets.end(self._context)
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        shutil.rmtree(self._place, ignore_errors=True)
+
+    def _take_up(self, asked: Message, todo: dict[str, Any], done: dict[str, Any]) -> None:
+        """Take in what the program has to say of items, and answer unless it asks for more."""
+        refused = []
+        for kind in ("done", "failed"):
+            for entry in asked.get(kind, ()):
+                token, value, *output = entry
+                if token not in todo:
+                    refused.append([token, "this token is not of an item at hand"])
+                    continue
+                del todo[token]
+                if kind == "failed":
+                    done[token] = StageError(" ".join(str(value).split()) or "the program gives no reason")
+                else:
+                    done[token] = out(output[0], value) if output else value
+        if refused:
+            self._complain(f"of {len(refused)} items that are not at hand, token {refused[0][0]!r:.40}")
+            self._due = {"refused": refused}
+        if not asked.get("take"):
+            self._answer({})
+
+    def _ask(self) -> Message:
+        """Return the next message of the program, once it is one; dies with the program."""
+        while True:
+            received = sockets.receive(self._socket)
+            if received is None:
+                if self._process.poll() is not None:
+                    self._die(self._process.returncode)
+                if not sockets.has_more(self._socket):
+                    self._poll.poll()
+                continue
+            try:
+                asked = _checked(decode_message(received))
+            except ProtocolError as error:
+                self._asked = {}
+                self._complain(str(error))
+                self._answer({"error": str(error)})
+            else:
+                self._asked, self._has_asked = asked, True
+                return asked
+
+    def _answer(self, answer: Message) -> None:
+        asked, self._asked = self._asked or {}, None
+        answer, self._due = {"zpipe": VERSION, **self._due, **answer}, {}
+        try:
+            frames = encode_message(answer, raw=asked.get("raw") is True)
+        except EncodeError as error:
+            raise StageError(f"what came cannot be given to the program: {error}") from error
+        sockets.send(self._socket, frames)
+
+    def _complain(self, what: str) -> None:
+        self._refused += 1
+        if self._refused <= SAID_MAX:
+            print(f"zpipe: {self._cmd[0]}: refused what it says: {what}", file=sys.stderr, flush=True)
+
+    def _die(self, status: int) -> NoReturn:
+        """End as the program has: whoever watches over this process knows what to do."""
+        how = f"exited {status}" if status >= 0 else f"was killed by {signal.Signals(-status).name}"
+        if not self._has_asked:
+            raise StageError(f"{' '.join(self._cmd)} {how} before it asked for an item", _said())
+        if "ZPIPE_WORKER" not in os.environ:  # nobody watches
+            raise StageError(f"{' '.join(self._cmd)} {how}")
+        print(f"zpipe: {' '.join(self._cmd)} {how}", file=sys.stderr, flush=True)
+        self._clear()
+        if status < 0:
+            if status != -signal.SIGKILL:
+                signal.signal(-status, signal.SIG_DFL)
+            os.kill(os.getpid(), -status)
+        os._exit(1)
+
+
+def _said() -> str:
+    """Return the last lines of this process's output, its program's among them, "" where they are not in a file."""
+    with suppress(OSError):
+        if stat.S_ISREG(os.fstat(2).st_mode):
+            return last_lines(Path("/proc/self/fd/2")) + "\n"
+    return ""
+
+
+def _checked(asked: Any) -> Message:
+    """Return a message of a program.  Raises ProtocolError, with the rule, when it is none."""
+    if not isinstance(asked, dict):
+        raise ProtocolError("a message is a map")
+    if asked.get("zpipe") != VERSION:
+        raise ProtocolError(f"zpipe is {asked.get('zpipe')!r:.20}: this is version {VERSION} of the protocol")
+    take = asked.get("take", 0)
+    if type(take) is not int or take < 0:
+        raise ProtocolError(f"take is {take!r:.20}: it is how many items are wanted")
+    for kind, most in (("done", 3), ("failed", 2)):
+        entries = asked.get(kind, [])
+        if type(entries) is not list or not all(type(e) is list and 2 <= len(e) <= most for e in entries):
+            raise ProtocolError(f"{kind} is a list of [token, {'item' if kind == 'done' else 'reason'}]")
+        if not all(isinstance(x, str) for entry in entries for x in (entry[0], *entry[2:])):
+            raise ProtocolError(f"tokens and outputs in {kind} are texts")
+    return asked
