@@ -332,7 +332,7 @@ class WorkerProcess:
             StandIn(caller.source, partial(self._stand_in, caller.source), self._end_at_once).start()
         while True:
             now_s = clock()
-            if links.readable or now_s - received_s >= LOOK_S:
+            if now_s - received_s >= LOOK_S or worker.is_idle or worker.outlet.backlog:
                 received_s = now_s
                 self._take_in(now_s)
             job = None
