@@ -58,6 +58,7 @@ def play(
         limits=limits,
         faults=Faults() if calm else faults if _is_fickle(steps) else replace(faults, in_call=0.0),
         shares=random.Random(seed + 1).random() < 0.5,
+        mesh_peers=(32, 32, 1, 2)[seed % 4],
         time_limit_s=TIME_LIMIT_S,
     )
     try:

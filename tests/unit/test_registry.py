@@ -403,6 +403,37 @@ def test_a_long_roster_waits_until_more_has_changed(bench: Bench) -> None:
     assert bench.told() == {}
 
 
+def wide() -> Bench:
+    """A source, and two stages of as many workers as come."""
+    stages = (
+        stage(0, "crops", "source", outputs=(0,)),
+        stage(1, "clean", "transform", inputs=(0,), outputs=(1,)),
+        stage(2, "out", "sink", inputs=(1,)),
+    )
+    edges = (EdgePlan(0, 0, 1, False), EdgePlan(1, 1, 2, False))
+    return Bench(Plan("wide", "/tmp", stages, edges, {0: "crops"}, {0: 0}))
+
+
+def test_where_many_would_be_linked_to_many_each_gets_some() -> None:
+    bench, each = wide(), 120
+    bench.join("crops", 1)
+    for k in range(each):
+        bench.join("clean", 1000 + k)
+        bench.join("out", 2000 + k)
+    rosters = {inc: peers(bench.beat(inc)) for k in range(each) for inc in (1000 + k, 2000 + k)}
+    assert all("crops-1" in rosters[1000 + k] for k in range(each))
+    assert len(peers(bench.beat(1))) == each
+    counts = [sum(name != "crops-1" for name in found) for found in rosters.values()]
+    assert min(counts) >= 32 and sum(counts) / len(counts) < 80
+    bench.tick(1.0)
+    bench.told()
+    bench.say({"t": "DIED", "inc": 2000})
+    concerned = set(rosters[2000])
+    told = bench.told()
+    assert concerned <= {f"clean-{inc - 999}" for inc in told if 1000 <= inc < 2000}
+    assert len(told) < 2 * len(concerned)
+
+
 def test_the_end_of_a_worker_that_was_in_no_roster_is_pushed_to_nobody(bench: Bench) -> None:
     bench.join("crops", 1)
     bench.hello("clean", 2)

@@ -41,5 +41,6 @@ class RegistryLimits:
     recover_s: float = 2.0  # after a restart nothing is decided for this long while known workers are not back
     fail_s: float = 2.0  # for workers to leave a failed run
     store_s: float = 1.0  # the counters of a worker are stored no oftener
+    mesh_peers: int = 32  # a worker is linked to at least so many at each other end of its edges, or to all
     roster_peers: int = 32  # a longer roster is told again no sooner than
     roster_peer_s: float = 0.004  # so long for each peer, or with the answer to a beat: many may join at once

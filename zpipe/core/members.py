@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from zpipe.core.histogram import Histogram
+from zpipe.core.mesh import Mesh
 from zpipe.core.requests import STATES, Beat, EdgeNews, Hello, Refused
 from zpipe.values.plan import Plan, StagePlan
 
@@ -87,18 +88,10 @@ class Member:
 class Members:
     """All living workers of a run."""
 
-    def __init__(self, plan: Plan, *, starts_workers: bool = False) -> None:
+    def __init__(self, plan: Plan, *, starts_workers: bool = False, mesh_peers: int = 32) -> None:
         self._stages = {stage.number: stage for stage in plan.stages}
         self._by_name = {stage.name: stage for stage in plan.stages}
-        self._beside: dict[int, tuple[int, ...]] = {
-            stage.number: tuple(
-                sorted(
-                    {edge.to for edge in plan.edges if edge.from_ == stage.number}
-                    | {edge.from_ for edge in plan.edges if edge.to == stage.number}
-                )
-            )
-            for stage in plan.stages
-        }
+        self._mesh = Mesh(neighbours(plan), mesh_peers)
         self.living: dict[int, Member] = {}  # by inc
         self.gone: dict[int, str] = {}  # by inc, why
         self._places: dict[int, tuple[int, int]] = {}  # of the gone: stage, slot
@@ -122,9 +115,11 @@ class Members:
         return sorted((m for m in self.living.values() if m.stage.number == stage.number), key=_by_place)
 
     def beside(self, member: Member) -> list[Member]:
-        """Return the workers at the other ends of a worker's edges that are in rosters."""
-        stages = self._beside[member.stage.number]
-        return sorted((m for m in self.living.values() if m.stage.number in stages and m.in_rosters), key=_by_place)
+        """Return the workers that a worker is to be linked to; one that is in rosters is in theirs."""
+        if member.in_rosters and member.inc not in self._mesh:
+            self._mesh.join(member.inc, member.stage.number)
+        peers = (self.living[inc] for inc in self._mesh.peers(member.inc))
+        return sorted((peer for peer in peers if peer.in_rosters), key=_by_place)
 
     def stage(self, name: str) -> StagePlan:
         """Return the stage of that name.  Raises Refused with what may have been meant."""
@@ -238,9 +233,13 @@ class Members:
             counters=stored.get("counters", {}),
         )
 
-    def remove(self, member: Member, why: str, *, returns: bool) -> None:
-        """Let a life end; what it had counted is kept, and its place when its supervisor will start a next life."""
+    def remove(self, member: Member, why: str, *, returns: bool) -> list[Member]:
+        """Let a life end, and return whose links change by it.
+
+        What it had counted is kept, and its place when its supervisor will start a next life.
+        """
         del self.living[member.inc]
+        changed = self._mesh.leave(member.inc) if member.inc in self._mesh else ()
         if returns:
             self.kept.add((member.stage.number, member.slot))
         add_counters(self.sums[member.stage.number], member.counters)
@@ -249,6 +248,7 @@ class Members:
             self.edges[number] += news.of_the_gone
         self._places[member.inc] = (member.stage.number, member.slot)
         self.bury(member.inc, f"{member.name} {why}")
+        return sorted((self.living[inc] for inc in changed), key=_by_place)
 
     def bury(self, inc: int, why: str) -> None:
         """Remember a life as dead, whether it was known or not."""
@@ -304,6 +304,13 @@ def add_counters(sums: dict[str, int | float], counters: Mapping[str, int | floa
     for name in SUMMED:
         if name in counters:
             sums[name] = sums.get(name, 0) + counters[name]
+
+
+def neighbours(plan: Plan) -> dict[int, list[int]]:
+    """Return, by the number of each stage, those at the other ends of its edges."""
+    pairs = [(edge.from_, edge.to) for edge in plan.edges]
+    pairs += [(to, from_) for from_, to in pairs]
+    return {stage.number: sorted({to for from_, to in pairs if from_ == stage.number}) for stage in plan.stages}
 
 
 def capacity(stage: StagePlan) -> int | None:

@@ -57,7 +57,7 @@ class Registry:
         self.plan = plan
         self.epoch = epoch
         self.limits = limits or RegistryLimits()
-        self.members = Members(plan, starts_workers=starts_workers)
+        self.members = Members(plan, starts_workers=starts_workers, mesh_peers=self.limits.mesh_peers)
         self.members.fences.update(stored.fences)
         self.members.sums.update(stored.sums)
         self.members.draining.update(stored.draining)
@@ -343,13 +343,12 @@ class Registry:
             self._store_worker(member, now_s)
 
     def _remove(self, member: Member, why: str, *, returns: bool = True) -> None:
-        beside = self.members.beside(member) if member.in_rosters else []
-        self.members.remove(member, why, returns=returns)
+        changed = self.members.remove(member, why, returns=returns)
         self._stores["worker", str(member.inc)] = None
         self._stores["sums", str(member.stage.number)] = dict(self.members.sums[member.stage.number])
         self._stale.pop(member.inc, None)
         self._waiting.pop(member.inc, None)
-        self._renew(beside)
+        self._renew(changed)
 
     def _mark_draining(self, stage: StagePlan, slot: int, leaves: bool) -> None:
         place = (stage.number, slot)

@@ -17,8 +17,9 @@ from typing import Any
 
 from zpipe.core.inlet import InLink
 from zpipe.core.limits import Limits
-from zpipe.core.members import planned
+from zpipe.core.members import neighbours, planned
 from zpipe.core.memory import Save
+from zpipe.core.mesh import Mesh
 from zpipe.core.outcomes import Store, Stored
 from zpipe.core.outlet import Link, Peer
 from zpipe.core.resume import begin_again, reaches_of
@@ -301,6 +302,7 @@ class World:
         faults: Faults | None = None,
         item_bytes: int = 100,
         shares: bool = False,
+        mesh_peers: int = 32,
         time_limit_s: float = 600.0,
     ) -> None:
         self.plan = plan
@@ -323,6 +325,7 @@ class World:
         self.reaches: dict[int, int] = {}  # of sources, as their dead lives have noted them
         self.ends: dict[int, int] = {}  # positions at which sources have ended
         self.registry_up_s = 0.0
+        self.mesh = Mesh(neighbours(plan), mesh_peers)
         self.omitted = 0  # a living worker that rosters do not name
         self.stopping = False
         self.complete = False
@@ -574,18 +577,24 @@ class World:
             return
         edges = self.plan.edges
         named = [node for node in self.nodes.values() if not node.disowned and node.inc != self.omitted]
+        for inc in set(self.mesh) - {node.inc for node in named}:
+            self.mesh.leave(inc)
+        for node in named:
+            if node.inc not in self.mesh:
+                self.mesh.join(node.inc, node.stage.number)
         for node in list(self.nodes.values()):
             if node.disowned:
                 continue
+            linked = set(self.mesh.peers(node.inc)) if node.inc in self.mesh else {other.inc for other in named}
             receivers = [
                 Peer(other.inc, edge.number)
                 for edge in edges
                 if edge.from_ == node.stage.number
                 for other in named
-                if other.stage.number == edge.to
+                if other.stage.number == edge.to and other.inc in linked
             ]
             ups = {edge.from_ for edge in edges if edge.to == node.stage.number}
-            senders = {other.inc for other in named if other.stage.number in ups}
+            senders = {other.inc for other in named if other.stage.number in ups and other.inc in linked}
             self.version += 1
             self.at(
                 self.now_s + self.random.random() * 0.003,
