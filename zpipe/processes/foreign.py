@@ -38,7 +38,8 @@ Message = dict[str, Any]
 class Program:
     """Runs `cmd` in `folder` and lets it do what comes: an item at a time, or a block of items `together`.
 
-    `args` are for the program, as JSON in ZPIPE_ARGS.  Its output is that of this process.
+    `args` are for the program, as JSON in ZPIPE_ARGS, those that are no tables or lists also as ZPIPE_ARG_NAME.
+    Its output is that of this process.
     """
 
     def __init__(self, cmd: Sequence[str], folder: Path, args: Mapping[str, Any], *, together: bool = False) -> None:
@@ -53,7 +54,7 @@ class Program:
         self._context = sockets.context()
         endpoint = f"ipc://{self._place}/call"
         self._socket = sockets.bind_answers(self._context, endpoint)
-        env = {**os.environ, "ZPIPE_CALL": endpoint, "ZPIPE_ARGS": json.dumps(dict(args))}
+        env = {**os.environ, "ZPIPE_CALL": endpoint, "ZPIPE_ARGS": json.dumps(dict(args)), **_plain(args)}
         parent = os.getpid()
         try:
             self._process = subprocess.Popen(
@@ -177,6 +178,13 @@ class Program:
                 signal.signal(-status, signal.SIG_DFL)
             os.kill(os.getpid(), -status)
         os._exit(1)
+
+
+def _plain(args: Mapping[str, Any]) -> dict[str, str]:
+    """Return the args that are one value each, by the names of their variables, numbers and truths as in JSON."""
+    values = {key: value for key, value in args.items() if not isinstance(value, Mapping | list | tuple)}
+    names = {key: f"ZPIPE_ARG_{key.upper().replace('-', '_')}" for key in values}
+    return {names[key]: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 
 def _said() -> str:
