@@ -95,8 +95,9 @@ def test_an_item_that_kills_its_workers_is_blamed_alone(ill: Place, how: str, sa
     assert done.code == 3, done.err
     assert lines(done.folder / "out.jsonl") == [x for x in range(100) if x != 40]
     (found,) = letters(ill)
-    assert (found["path"], found["tries"], found["deaths"]) == ("numbers:40", 0, 2)
-    assert found["error"] == f"its worker died 2 times while running it, the last time: {said}"
+    deaths = found["deaths"]  # one more where a worker had it at hand before it heard of the others
+    assert (found["path"], found["tries"]) == ("numbers:40", 0) and deaths in (2, 3)
+    assert found["error"] == f"its worker died {deaths} times while running it, the last time: {said}"
     assert "about to break" in found["detail"]
     assert how in ("exit", "kill") or "in _break" in found["detail"]  # where it crashed, or was stopped
 

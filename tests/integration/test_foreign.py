@@ -145,7 +145,7 @@ def test_a_program_that_ends_at_once_ends_the_run_with_its_last_words(place: Pla
     [
         ('cmd = ["nopey", "worker"]', "stage 'work': there is no program 'nopey': install it, or name its path"),
         ('cmd = ["./nopey"]', "stage 'work': there is no program './nopey'"),
-        ("cmd = []", "stage 'work': cmd is empty: name a program and its arguments"),
+        ("cmd = []", "stage 'work': cmd must be a program and its arguments, like"),
         ('cmd = "node worker.js"', "stage 'work': cmd must be a program and its arguments, like"),
         ('cmd = ["python3"]\nrun = "stages:double"', "stage 'work' has run and cmd: leave one of them out"),
     ],

@@ -227,7 +227,8 @@ def main() -> int:
         importlib.import_module(module)
     gc.freeze()
     set_command_line(sys.orig_argv[:-1])
-    serve(orders)
+    with suppress(ConnectionError):  # who has started it has gone, perhaps before it wanted anything
+        serve(orders)
     return 0
 
 

@@ -14,7 +14,7 @@ from zpipe.values.faults import Fault, did_you_mean
 from zpipe.values.joincheck import check_join
 from zpipe.values.parts import INPUT
 from zpipe.values.pipeline import Pipeline
-from zpipe.values.stage import BUILT_INS, NAME, PROGRAM, SPLIT, StageSpec
+from zpipe.values.stage import BUILT_INS, NAME, SPLIT, StageSpec
 from zpipe.values.stagecheck import Found, check_callable, check_options, is_memory
 from zpipe.values.testtables import check_tests
 
@@ -45,10 +45,7 @@ def check(pipeline: Pipeline) -> list[Fault]:
 
 def _program(spec: StageSpec, folder: Path) -> Found:
     cmd = spec.options.cmd
-    if spec.run != PROGRAM or "cmd" in spec.options.broken():
-        return
-    fault = missing_program(cmd, folder) if cmd else "cmd is empty: name a program and its arguments"
-    if fault:
+    if cmd and "cmd" not in spec.options.broken() and (fault := missing_program(cmd, folder)):
         yield f"stage.{spec.name}.cmd", f"stage {spec.name!r}: {fault}"
 
 

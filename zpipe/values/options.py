@@ -86,7 +86,7 @@ def _env(value: Any) -> str | None:
     return None if good else 'must be a table of text, like { OMP_NUM_THREADS = "1" }'
 
 
-@shaped(type="array", items={"type": "string", "minLength": 1})
+@shaped(type="array", minItems=1, items={"type": "string", "minLength": 1})
 def _cmd(value: Any) -> str | None:
     good = isinstance(value, list) and value and all(isinstance(x, str) and x and "\0" not in x for x in value)
     return None if good else 'must be a program and its arguments, like ["node", "worker.js"]'
@@ -148,8 +148,8 @@ class Options:
     checkpoint: int | None = _option(
         None, whole(1), "save every so many items; needs `state` and `restore`", of="reader"
     )
-    cmd: list[str] = _option(
-        [], _cmd, 'in place of `run`: a program in any language, like `["node", "worker.js"]`', of="reader"
+    cmd: list[str] | None = _option(
+        None, _cmd, 'in place of `run`: a program in any language, like `["node", "worker.js"]`', of="reader"
     )
     batch_size: int | None = _option(
         None, whole(1), "most items of one call: it takes a list and returns a list", of="reader"

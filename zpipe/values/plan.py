@@ -261,7 +261,7 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
                 checkpoint=options.checkpoint, variant=variant,
                 retries=options.retries, on_error=options.on_error, timeout=options.timeout, spread=spec.joins,
                 block=args["size"] if spec.groups_arrivals else options.batch_size or 0, wait_s=options.max_wait_s,
-                stacked=options.stacked, cmd=tuple(options.cmd),
+                stacked=options.stacked, cmd=tuple(options.cmd or ()),
                 kept=tuple(sorted(leaving)) if spec.run in (JOIN, JOIN_ON) else (),
             )
         )  # fmt: skip

@@ -82,7 +82,7 @@ class StageSpec:
     @property
     def code(self) -> str:
         """Return what its code is called: its `run`, or the command line of its program."""
-        return " ".join(self.options.cmd) if self.run == PROGRAM else self.run
+        return " ".join(self.options.cmd or ()) if self.run == PROGRAM else self.run
 
     @property
     def is_source(self) -> bool:
