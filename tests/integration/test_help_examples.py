@@ -13,6 +13,7 @@ import pytest
 from tests.real import Command, Done, Place, wait_until
 from zpipe.cli.main import cli
 
+HERE = Path(__file__).parent
 ADDRESS = "tcp://127.0.0.1:5570"  # of the examples; tests take a free one instead
 RUNS_ON = ("logs", "registry", "worker")  # until they are told to end
 
@@ -50,6 +51,10 @@ def flowers(tmp_path: Path) -> Iterator[Place]:
         assert place.run("new", "flowers").code == 0
         place.folder = tmp_path / "flowers"
         (place.folder / "item.json").write_text('{"x": 1.0}\n')
+        (place.folder / "items.json").write_text("1 2 3\n")
+        worker = place.folder / "worker"
+        worker.write_text(f"#!/bin/sh\nexec {sys.executable} {HERE / 'foreign.py'} doubles\n")
+        worker.chmod(0o755)
         stages = place.folder / "stages.py"
         stages.write_text(stages.read_text().replace("    return point if", "    print(point)\n    return point if"))
         yield place

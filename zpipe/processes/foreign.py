@@ -6,24 +6,18 @@ worker dies in the same way, so that the item at hand is blamed and the next lif
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-import select
-import shutil
 import signal
 import stat
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from zpipe.processes.child import Child, Ended
 from zpipe.processes.supervisor import last_lines
-from zpipe.processes.system import die_with
-from zpipe.transport import sockets
 from zpipe.values.context import out
 from zpipe.values.errors import EncodeError, ProtocolError, StageError
 from zpipe.wire.body import decode_message, encode_message
@@ -36,11 +30,7 @@ Message = dict[str, Any]
 
 
 class Program:
-    """Runs `cmd` in `folder` and lets it do what comes: an item at a time, or a block of items `together`.
-
-    `args` are for the program, as JSON in ZPIPE_ARGS, those that are no tables or lists also as ZPIPE_ARG_NAME.
-    Its output is that of this process.
-    """
+    """Runs `cmd` as a Child does, and lets it do what comes: an item at a time, or a block of items `together`."""
 
     def __init__(self, cmd: Sequence[str], folder: Path, args: Mapping[str, Any], *, together: bool = False) -> None:
         self._cmd = list(cmd)
@@ -49,24 +39,7 @@ class Program:
         self._has_asked = False
         self._due: Message = {}  # what the next answer is to say besides
         self._refused = 0
-        self._pidfd: int | None = None
-        self._place = tempfile.mkdtemp(prefix="zpipe-program-")
-        self._context = sockets.context()
-        endpoint = f"ipc://{self._place}/call"
-        self._socket = sockets.bind_answers(self._context, endpoint)
-        env = {**os.environ, "ZPIPE_CALL": endpoint, "ZPIPE_ARGS": json.dumps(dict(args)), **_plain(args)}
-        parent = os.getpid()
-        try:
-            self._process = subprocess.Popen(
-                self._cmd, cwd=folder, env=env, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(parent)
-            )  # fmt: skip
-        except OSError as error:
-            self._clear()
-            raise StageError(f"cannot start {self._cmd[0]!r}: {(error.strerror or str(error)).lower()}") from None
-        self._poll = select.poll()
-        self._poll.register(sockets.descriptor(self._socket), select.POLLIN)
-        self._pidfd = os.pidfd_open(self._process.pid)
-        self._poll.register(self._pidfd, select.POLLIN)
+        self._child = Child(self._cmd, folder, args)
 
     def wait(self) -> None:
         """Wait until the program asks for an item.  Raises StageError when it ends before it ever has."""
@@ -96,19 +69,8 @@ class Program:
         """Tell the program that nothing more comes, and wait for its end."""
         if self._asked is not None:
             self._answer({"over": True})
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._clear()
-
-    def _clear(self) -> None:
-        sockets.end(self._context)
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
-        shutil.rmtree(self._place, ignore_errors=True)
+        self._child.wait(END_S)
+        self._child.close()
 
     def _take_up(self, asked: Message, todo: dict[str, Any], done: dict[str, Any]) -> None:
         """Take in what the program has to say of items, and answer unless it asks for more."""
@@ -133,15 +95,13 @@ class Program:
     def _ask(self) -> Message:
         """Return the next message of the program, once it is one; dies with the program."""
         while True:
-            received = sockets.receive(self._socket)
-            if received is None:
-                if self._process.poll() is not None:
-                    self._die(self._process.returncode)
-                if not sockets.has_more(self._socket):
-                    self._poll.poll()
-                continue
             try:
-                asked = _checked(decode_message(received))
+                received = self._child.receive()
+            except Ended as ended:
+                self._die(ended)
+            assert received is not None
+            try:
+                asked = checked(decode_message(received))
             except ProtocolError as error:
                 self._asked = {}
                 self._complain(str(error))
@@ -151,40 +111,33 @@ class Program:
                 return asked
 
     def _answer(self, answer: Message) -> None:
-        asked, self._asked = self._asked or {}, None
-        answer, self._due = {"zpipe": VERSION, **self._due, **answer}, {}
+        is_raw = self._asked is not None and self._asked.get("raw") is True
         try:
-            frames = encode_message(answer, raw=asked.get("raw") is True)
+            frames = encode_message({"zpipe": VERSION, **self._due, **answer}, raw=is_raw)
         except EncodeError as error:
             raise StageError(f"what came cannot be given to the program: {error}") from error
-        sockets.send(self._socket, frames)
+        self._asked, self._due = None, {}
+        self._child.answer(frames)
 
     def _complain(self, what: str) -> None:
         self._refused += 1
         if self._refused <= SAID_MAX:
             print(f"zpipe: {self._cmd[0]}: refused what it says: {what}", file=sys.stderr, flush=True)
 
-    def _die(self, status: int) -> NoReturn:
+    def _die(self, ended: Ended) -> NoReturn:
         """End as the program has: whoever watches over this process knows what to do."""
-        how = f"exited {status}" if status >= 0 else f"was killed by {signal.Signals(-status).name}"
+        line = f"{' '.join(self._cmd)} {ended}"
+        self._child.clear()
         if not self._has_asked:
-            raise StageError(f"{' '.join(self._cmd)} {how} before it asked for an item", _said())
+            raise StageError(f"{line} before it asked for an item", _said())
         if "ZPIPE_WORKER" not in os.environ:  # nobody watches
-            raise StageError(f"{' '.join(self._cmd)} {how}")
-        print(f"zpipe: {' '.join(self._cmd)} {how}", file=sys.stderr, flush=True)
-        self._clear()
-        if status < 0:
-            if status != -signal.SIGKILL:
-                signal.signal(-status, signal.SIG_DFL)
-            os.kill(os.getpid(), -status)
+            raise StageError(line)
+        print(f"zpipe: {line}", file=sys.stderr, flush=True)
+        if ended.status < 0:
+            if ended.status != -signal.SIGKILL:
+                signal.signal(-ended.status, signal.SIG_DFL)
+            os.kill(os.getpid(), -ended.status)
         os._exit(1)
-
-
-def _plain(args: Mapping[str, Any]) -> dict[str, str]:
-    """Return the args that are one value each, by the names of their variables, numbers and truths as in JSON."""
-    values = {key: value for key, value in args.items() if not isinstance(value, Mapping | list | tuple)}
-    names = {key: f"ZPIPE_ARG_{key.upper().replace('-', '_')}" for key in values}
-    return {names[key]: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 
 def _said() -> str:
@@ -195,7 +148,7 @@ def _said() -> str:
     return ""
 
 
-def _checked(asked: Any) -> Message:
+def checked(asked: Any) -> Message:
     """Return a message of a program.  Raises ProtocolError, with the rule, when it is none."""
     if not isinstance(asked, dict):
         raise ProtocolError("a message is a map")

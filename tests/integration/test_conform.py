@@ -1,0 +1,86 @@
+"""`zpipe conform`: a program that keeps the rules passes, and whatever breaks one is told which, and how."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.real import Place
+from zpipe.processes.conform import RULES
+
+HERE = Path(__file__).parent
+
+
+def conform(place: Place, how: str, *options: str) -> tuple[int, dict[str, str], str]:
+    """Return the exit code, the word for each rule, and all that was said."""
+    done = place.run("conform", "--timeout", "3", *options, sys.executable, str(HERE / "broken.py"), how)
+    rows = re.findall(r"^(ok|BROKEN|not tried) +([a-z]+)  ", done.out, re.M)
+    return done.code, {rule: word for word, rule in rows}, done.out + done.err
+
+
+@pytest.mark.parametrize("how", ["keeps all", "fails all"])
+def test_who_keeps_the_rules_passes(place: Place, how: str) -> None:
+    code, words, said = conform(place, how)
+    assert (code, words) == (0, dict.fromkeys(RULES, "ok")), said
+
+
+def test_it_is_given_the_items_that_are_said(place: Place) -> None:
+    (place.folder / "items.json").write_text('"a" {"b": [1, null]}')
+    assert conform(place, "keeps all", "--items", "items.json")[0] == 0
+    (place.folder / "items.json").write_text("[1, 2")
+    code, _, said = conform(place, "keeps all", "--items", "items.json")
+    assert code == 2 and "Traceback" not in said, said
+
+
+@pytest.mark.parametrize(
+    ("how", "rule", "seen"),
+    [
+        ("ends at once", "starts", "it exited 4 before it asked for an item"),
+        ("no msgpack", "message", "body is not msgpack"),
+        ("of another version", "message", "zpipe is 2: this is version 1 of the protocol"),
+        ("a list", "message", "a message is a map"),
+        ("token that is a number", "message", "tokens and outputs in done are texts"),
+        ("never takes", "takes", "it sent 3 messages and asked for no item"),
+        ("tells before it is given", "tokens", "it tells of items before it was given one"),
+        ("no word of an item", "answers", "it asked for more 3 times with no word of the item 'a text'"),
+        ("token of its own", "tokens", "it says done of 'mine', which is no token of an item at hand"),
+        ("twice in one message", "tokens", "it tells 2 times what came of the item 'a text'"),
+        ("array of wrong sizes", "arrays", "array of shape [3, 3] and dtype float32 needs 36 bytes, not 4"),
+        ("frame that is not there", "arrays", "raw buffer 5 is named but the message has 0"),
+        ("dies of an item", "lives", "it was killed by SIGABRT at the item 7"),
+        ("hangs at an item", "lives", "it said nothing for 3 s at the item 7"),
+        ("dies of what it does not know", "unknown", "it exited 5 at the item 'a text'"),
+        ("dies when refused", "refused", "it exited 6 at the item 7"),
+        ("other every time", "again", "the item 'a text' came to ('done', "),
+        ("goes on when all is over", "over", "it still runs 2 s after it was told that nothing more comes"),
+        ("ends badly", "over", "it exited 3"),
+    ],
+)
+def test_who_breaks_a_rule_is_told_which(place: Place, how: str, rule: str, seen: str) -> None:
+    code, words, said = conform(place, how)
+    assert code == 1 and words.keys() == RULES.keys()
+    assert [name for name, word in words.items() if word == "BROKEN"] == [rule], said
+    assert seen in said, said
+    assert place.left() == []
+
+
+def test_what_says_nothing_at_all_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zpipe.processes import conform as tried
+
+    monkeypatch.setattr(tried, "BEGIN_S", 0.5)
+    verdicts = tried.conform(
+        [sys.executable, str(HERE / "broken.py"), "says nothing"], place.folder, [1], {}, timeout_s=0.5
+    )
+    assert [(v.rule, v.seen) for v in verdicts if v.holds is False] == [
+        ("starts", "it said nothing for 0.5 s before it asked for an item")
+    ]
+
+
+def test_what_is_not_there_is_one_line(place: Place) -> None:
+    done = place.run("conform", "./nopey")
+    assert done.code == 2 and "there is no program './nopey'" in done.err
+    done = place.run("conform", "--arg", "x", sys.executable)
+    assert done.code == 2 and "--arg x is not of the form KEY=VALUE" in done.err

@@ -1,0 +1,50 @@
+"""zpipe conform."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zpipe.cli.try_ import items as parsed
+from zpipe.processes import conform as tried
+from zpipe.processes.exits import EXIT_FAILED
+from zpipe.values.callables import missing_program
+from zpipe.values.tomlfile import toml_value
+
+ITEMS: tuple[Any, ...] = ("a text", 7, None, {"text": "a text"}, [1.5, True], b"bytes")
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    epilog="Example: zpipe conform --items items.json ./worker",
+)
+@click.option("--items", "file", type=click.File("r", encoding="utf-8"), metavar="FILE|-",
+              help="What it is given: JSON values; if not given, values of many types.")  # fmt: skip
+@click.option("--arg", "args", multiple=True, metavar="KEY=VALUE", help="One of its args; may be repeated.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=10.0, show_default=True,
+              metavar="SECONDS", help="How long it may take for one item.")  # fmt: skip
+@click.argument("cmd", nargs=-1, required=True, type=click.UNPROCESSED)
+def conform(file: Any, args: tuple[str, ...], timeout: float, cmd: tuple[str, ...]) -> int:
+    """Tell whether CMD, a program for the `cmd` of a stage, keeps the rules of docs/foreign.md.
+
+    It is started twice, given items, and told that there are no more.  An item may fail, but not end it.
+    Exit 1 when a rule is broken.
+    """
+    if fault := missing_program(cmd, Path.cwd()):
+        raise click.UsageError(fault)
+    pairs = [text.partition("=") for text in args]
+    for text, (key, equals, _) in zip(args, pairs, strict=True):
+        if not (key and equals):
+            raise click.UsageError(f"--arg {text} is not of the form KEY=VALUE")
+    given = {key: toml_value(value) for key, _, value in pairs}
+    items = parsed(file.read()) if file is not None else list(ITEMS)
+    verdicts = {v.rule: v for v in tried.conform(cmd, Path.cwd(), items, given, timeout_s=timeout)}
+    for rule, says in tried.RULES.items():
+        found = verdicts[rule]
+        word = {True: "ok", False: "BROKEN", None: "not tried"}[found.holds]
+        click.echo(f"{word:9}  {rule:8}  {says}")
+        if found.seen:
+            click.echo(f"{'':9}  {'':8}  {found.seen}")
+    return 0 if all(found.holds for found in verdicts.values()) else EXIT_FAILED
