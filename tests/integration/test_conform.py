@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -77,6 +79,40 @@ def test_what_says_nothing_at_all_is_given_up(place: Place, monkeypatch: pytest.
     assert [(v.rule, v.seen) for v in verdicts if v.holds is False] == [
         ("starts", "it said nothing for 0.5 s before it asked for an item")
     ]
+
+
+def has_perl() -> bool:
+    argv = ["perl", "-MZMQ::FFI", "-MData::MessagePack", "-e1"]
+    return shutil.which("perl") is not None and subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+PAGE = (HERE.parents[1] / "docs" / "foreign.md").read_text(encoding="utf-8")
+
+
+def on_the_page(language: str) -> str:
+    (code,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)
+    return str(code)
+
+
+def test_the_python_on_the_page_keeps_the_rules(place: Place) -> None:
+    (place.folder / "worker.py").write_text(on_the_page("python"))
+    (place.folder / "items.json").write_text('"a text" "" "some more words"')
+    done = place.run("conform", "--items", "items.json", sys.executable, "worker.py")
+    assert done.code == 0, done.out
+
+
+@pytest.mark.skipif(not has_perl(), reason="needs libzmq-ffi-perl and libdata-messagepack-perl of Debian")
+def test_the_perl_on_the_page_keeps_the_rules_in_thirty_lines(place: Place) -> None:
+    code = on_the_page("perl")
+    assert len(code.splitlines()) <= 30
+    (place.folder / "worker.pl").write_text(code)
+    done = place.run("conform", "perl", "worker.pl")
+    assert done.code == 0, done.out
+
+
+def test_the_page_names_every_rule_of_a_message() -> None:
+    for key in ("zpipe", "take", "done", "failed", "raw", "items", "over", "refused", "error"):
+        assert f"| `{key}` |" in PAGE
 
 
 def test_what_is_not_there_is_one_line(place: Place) -> None:
