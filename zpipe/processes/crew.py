@@ -104,6 +104,11 @@ class Crew:
         """Tell whether a dead worker may still return."""
         return bool(self._returning or self._left) and not self._over
 
+    @property
+    def is_short(self) -> bool:
+        """Tell whether a worker is missing that has died; one that left as it does when all is over is not."""
+        return bool(self._returning) and not self._over
+
     def _lost(self, death: Death, now_s: float, *, by_chaos: bool, innocent: bool) -> None:
         name = death.slot.name
         stage, stage_name = self._stages.get(name), self._stage_name(name)

@@ -79,7 +79,7 @@ class Parent:
             if self._interrupts.count:
                 self._crew.dismiss()
                 self._supervisor.close(LEAVE_S)
-            elif self._crew.is_waiting:  # for a word of the registry on those that died
+            elif self._crew.is_short:  # without a word of the registry on those that died
                 raise nobody(self.address, REGISTRY_TIMEOUT_S, self.keys, self._registry.news)
             self._tell_the_rest()
         if self._interrupts.count:
