@@ -10,6 +10,7 @@ from zpipe.core.inlet import Address, Inlet, InLink
 from zpipe.core.latest import Latest
 from zpipe.core.ledger import Ledger, Record
 from zpipe.core.memory import Memory
+from zpipe.core.mesh import Mesh
 from zpipe.core.outlet import Link, Out, Outlet, Parent
 from zpipe.core.slots import Slot, Slots
 from zpipe.core.source import Position, Source
@@ -440,6 +441,17 @@ class WritesWhatIsRead(Slots):
             self._free.setdefault(slot.size, []).append(slot)
 
 
+class _CountsAll(Mesh):
+    def retire(self, leaving: Iterable[int]) -> set[int]:
+        return set()
+
+
+class CountsOnWhoLeaves(World):
+    """A worker that is told to leave is as good a peer as others."""
+
+    mesh_type = _CountsAll
+
+
 class TakesTheDisownedForDead(World):
     """What a worker reads is written anew when it was declared dead, and it lives."""
 
@@ -557,6 +569,7 @@ BUGS = tuple(
         (ForgetsThatItWasToStop, "a run whose stages have seen the end finishes, resumed or not"),
         (WritesWhatIsRead, "shared memory is written anew when no reader has a view of it"),
         (TakesTheDisownedForDead, "a reader counts as gone when it is proven dead"),
+        (CountsOnWhoLeaves, "a worker has enough peers that stay"),
         (SyncsNoSaves, "a save is on the disk before what it covers is acknowledged"),
     )
 )

@@ -7,7 +7,7 @@ from tests.simulation.play import play
 from tests.simulation.scenarios import SCENARIOS
 
 QUICK = 40  # seeds under faults that every test run plays; `python -m tests.simulation` plays thousands
-QUICK_PER_BUG = 60  # a bug that needs more seeds is caught by `python -m tests.simulation --bugs`
+QUICK_PER_BUG = 120  # a bug that needs more seeds is caught by `python -m tests.simulation --bugs`
 SUBTLE = {
     "ForgetsHookPosition",
     "ForgetsWhatWaits",

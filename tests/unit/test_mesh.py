@@ -19,6 +19,7 @@ class Played(Mesh):
         super().__init__(BESIDE, least)
         self.least = least
         self.stages: dict[int, int] = {}
+        self.leaving: set[int] = set()
 
     def links(self) -> set[tuple[int, int]]:
         return {(inc, peer) for inc in self.stages for peer in self.peers(inc)}
@@ -28,9 +29,10 @@ class Played(Mesh):
         assert links == {(b, a) for a, b in links}
         for inc, stage in self.stages.items():
             for other in BESIDE[stage]:
-                there = [peer for peer, its in self.stages.items() if its == other]
+                there = [peer for peer, its in self.stages.items() if its == other and peer not in self.leaving]
                 mine = [peer for peer in self.peers(inc) if self.stages[peer] == other]
-                assert len(mine) == len(set(mine)) >= min(self.least, len(there))
+                assert len(mine) == len(set(mine))
+                assert len(set(mine) - self.leaving) >= min(self.least, len(there))
             assert len(self.peers(inc)) == sum(a == inc for a, _ in links)
 
     def come(self, inc: int, stage: int) -> None:
@@ -43,6 +45,7 @@ class Played(Mesh):
     def go(self, inc: int) -> None:
         before = self.links()
         del self.stages[inc]
+        self.leaving.discard(inc)
         changed = self.leave(inc)
         after = self.links()
         assert {link for link in before if inc not in link} <= after
@@ -50,15 +53,30 @@ class Played(Mesh):
         assert inc not in self
         self.check()
 
+    def tell_to_leave(self, leaving: set[int]) -> None:
+        before = self.links()
+        self.leaving = leaving
+        changed = self.retire(leaving)
+        assert before <= self.links()
+        assert changed == {a for a, _ in before ^ self.links()}
+        self.check()
 
-@given(st.integers(1, 5), st.lists(st.tuples(st.booleans(), st.integers(0, 10**6)), max_size=60))
-def test_everyone_has_enough_peers_and_links_stay(least: int, steps: list[tuple[bool, int]]) -> None:
+
+STEPS = st.tuples(st.sampled_from(("come", "come", "go", "leave", "stay")), st.integers(0, 10**6))
+
+
+@given(st.integers(1, 5), st.lists(STEPS, max_size=60))
+def test_everyone_has_enough_peers_that_stay_and_links_stay(least: int, steps: list[tuple[str, int]]) -> None:
     mesh = Played(least)
-    for number, (comes, drawn) in enumerate(steps, 1):
-        if comes or not mesh.stages:
+    for number, (step, drawn) in enumerate(steps, 1):
+        if step == "come" or not mesh.stages:
             mesh.come(number, drawn % 3)
+            continue
+        inc = sorted(mesh.stages)[drawn % len(mesh.stages)]
+        if step == "go":
+            mesh.go(inc)
         else:
-            mesh.go(sorted(mesh.stages)[drawn % len(mesh.stages)])
+            mesh.tell_to_leave(mesh.leaving | {inc} if step == "leave" else mesh.leaving - {inc})
 
 
 def test_few_are_linked_to_all() -> None:

@@ -121,6 +121,14 @@ class Members:
         peers = (self.living[inc] for inc in self._mesh.peers(member.inc))
         return sorted((peer for peer in peers if peer.in_rosters), key=_by_place)
 
+    def rearrange(self) -> list[Member]:
+        """Give others in place of those that are to leave to whoever is linked to them; returns whose links change."""
+        drains = self.draining
+        told = {m.inc for m in self.living.values() if (m.stage.number, m.slot) in drains} if drains else set()
+        staying = {m.stage.number for m in self.living.values() if m.in_rosters and m.inc not in told} if told else ()
+        changed = self._mesh.retire(inc for inc in told if self.living[inc].stage.number in staying)
+        return sorted((self.living[inc] for inc in changed), key=_by_place)
+
     def stage(self, name: str) -> StagePlan:
         """Return the stage of that name.  Raises Refused with what may have been meant."""
         if name in self._by_name:

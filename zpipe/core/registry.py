@@ -405,6 +405,8 @@ class Registry:
                 return
             self.recovering = False
             self._renew([member for member in self.members if member.in_rosters])
+        if changed := self.members.rearrange():
+            self._renew(changed)
         if self.progress.decide(now_s, somebody=bool(self.members.living)):
             self._tell_all()
         if self.progress.is_over and not self._ended:

@@ -86,7 +86,9 @@ def strike(world: World) -> None:
         others = [o for o in nodes if o.stage is node.stage and not (o.worker.draining or o.disowned)]
         if len(others) > 1 and node in others:
             node.worker.draining = True
+            world.push_rosters()
     if rnd.random() < faults.drains * TICK_S and node.worker.draining:
         node.worker.draining = False  # it stays after all
+        world.push_rosters()
     if rnd.random() < faults.zombies * TICK_S:
         world.disown(node, rnd.random())

@@ -291,6 +291,7 @@ class World:
     letters_type = Shelf
     suspects_type = Suspects
     pool_type = Pool
+    mesh_type = Mesh
 
     def __init__(
         self,
@@ -325,7 +326,7 @@ class World:
         self.reaches: dict[int, int] = {}  # of sources, as their dead lives have noted them
         self.ends: dict[int, int] = {}  # positions at which sources have ended
         self.registry_up_s = 0.0
-        self.mesh = Mesh(neighbours(plan), mesh_peers)
+        self.mesh = self.mesh_type(neighbours(plan), mesh_peers)
         self.omitted = 0  # a living worker that rosters do not name
         self.stopping = False
         self.complete = False
@@ -582,6 +583,7 @@ class World:
         for node in named:
             if node.inc not in self.mesh:
                 self.mesh.join(node.inc, node.stage.number)
+        self.mesh.retire(node.inc for node in named if node.worker.draining)
         for node in list(self.nodes.values()):
             if node.disowned:
                 continue
