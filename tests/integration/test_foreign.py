@@ -43,11 +43,6 @@ def log_of(done: Done, stage: str = "work") -> str:
     return "".join(path.read_text() for path in sorted((done.folder / "logs").glob(f"{stage}-*.log")))
 
 
-def letters(done: Done) -> list[dict[str, Any]]:
-    listed = json.loads((done.folder / "report.json").read_text())
-    return [stage for stage in listed["stages"] if stage["dead"]]
-
-
 @pytest.mark.parametrize("more", [(), ("workers = 3",), ("batch_size = 8",), ("batch_size = 8", "workers = 2")])
 def test_a_program_does_what_a_function_would(place: Place, more: tuple[str, ...]) -> None:
     folder = both(place, pipeline("doubles", *more, times=3))

@@ -39,7 +39,7 @@ def conform(file: Any, args: tuple[str, ...], timeout: float, cmd: tuple[str, ..
         if not (key and equals):
             raise click.UsageError(f"--arg {text} is not of the form KEY=VALUE")
     given = {key: toml_value(value) for key, _, value in pairs}
-    items = parsed(file.read()) if file is not None else list(ITEMS)
+    items = parsed(file.read(), file.name, "[1, 2]") if file is not None else list(ITEMS)
     verdicts = {v.rule: v for v in tried.conform(cmd, Path.cwd(), items, given, timeout_s=timeout)}
     for rule, says in tried.RULES.items():
         found = verdicts[rule]

@@ -53,23 +53,23 @@ def _read() -> str:
         raise ConfigError("stdin is not text in UTF-8: give each item as a JSON value") from None
 
 
-def items(text: str) -> list[Any]:
-    """Return the JSON values that `text` holds one after the other.  Raises ConfigError."""
+def items(text: str, place: str = "stdin", example: str = "echo '[1, 2]' | zpipe try ...") -> list[Any]:
+    """Return the JSON values that the `text` of a `place` holds one after the other.  Raises ConfigError."""
     found = []
     at = _skip(text, 0)
     while at < len(text):
         try:
             value, end = json.JSONDecoder().raw_decode(text, at)
         except json.JSONDecodeError as error:
-            said = f"stdin:{error.lineno}: is not JSON: {error.msg.lower()} at column {error.colno}"
+            said = f"{place}:{error.lineno}: is not JSON: {error.msg.lower()} at column {error.colno}"
             raise ConfigError(f"{said}: give each item as a JSON value") from None
         except RecursionError:
             line = text.count("\n", 0, at) + 1
-            raise ConfigError(f"stdin:{line}: a value nests too deeply to be read") from None
+            raise ConfigError(f"{place}:{line}: a value nests too deeply to be read") from None
         found.append(value)
         at = _skip(text, end)
     if not found:
-        raise ConfigError("stdin holds no item: give each item as a JSON value, like echo '[1, 2]' | zpipe try ...")
+        raise ConfigError(f"{place} holds no item: give each item as a JSON value, like {example}")
     return found
 
 

@@ -128,7 +128,8 @@ def conform(
 ) -> list[Verdict]:
     """Return for each rule whether the program keeps it; after the first that it breaks no other can be tried.
 
-    `timeout_s` is how long it may take for one item.  Raises StageError when it cannot be started.
+    There is at least one item; `timeout_s` is how long it may take for one.  Raises StageError when it cannot be
+    started.
     """
     kept: dict[str, bool] = {}
     first: list[Outcome] = []
@@ -162,10 +163,12 @@ def _first(life: Life, items: Sequence[Any]) -> list[Outcome]:
 
 def _again(life: Life, items: Sequence[Any], first: Sequence[Outcome]) -> None:
     """Give the same items in a way that is right but unusual, and compare what comes of them."""
-    for k, (item, before) in enumerate(zip(items, first, strict=True)):
-        if k % 2 == 0:
-            found = life.give(item, {"of-a-later-version": [k]}, "unknown")
-        else:
-            found = life.give(item, {"refused": [[secrets.token_hex(8), "it was done before"]]}, "refused")
-        if encode_message(list(found), raw=False) != encode_message(list(before), raw=False):
-            raise Broken("again", f"the item {item!r:.60} came to {found!r:.80}, and before to {before!r:.80}")
+    odd: dict[str, Message] = {
+        "unknown": {"of-a-later-version": [1]},
+        "refused": {"refused": [[secrets.token_hex(8), "it was done before"]]},
+    }
+    for item, before in zip(items, first, strict=True):
+        for rule, more in odd.items():
+            found = life.give(item, more, rule)
+            if encode_message(list(found), raw=False) != encode_message(list(before), raw=False):
+                raise Broken("again", f"the item {item!r:.60} came to {found!r:.80}, and before to {before!r:.80}")

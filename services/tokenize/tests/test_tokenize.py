@@ -75,7 +75,7 @@ def test_what_is_no_text_is_a_dead_letter_with_the_reason(place: Place) -> None:
     assert "no text but number" in said and "no text but undefined" in said, said
 
 
-def test_the_readme_names_the_versions_that_are_there() -> None:
+def test_the_modules_are_those_that_the_package_names() -> None:
     package = json.loads((HERE / "package.json").read_text())
     for name, version in package["dependencies"].items():
         there = json.loads((HERE / "node_modules" / name / "package.json").read_text())
