@@ -248,7 +248,8 @@ class holds:
 
 def is_shared(array):
     """Tell whether an array is in memory that the processes of a run share."""
-    return isinstance(getattr(root_of(array).base, "obj", None), mmap.mmap)
+    base = root_of(array).base
+    return isinstance(base, mmap.mmap) or isinstance(getattr(base, "obj", None), mmap.mmap)
 
 
 class seen:
