@@ -25,6 +25,7 @@ MIB = 2**20
 GONE = 410  # the code of what is said to a worker that was declared dead
 STEADY_S = 10.0
 JOIN_S = 120.0
+MESH_PEERS = 32  # of each stage beside; docs/protocol.md
 REGISTRY_MAX = 4 * 2**30  # bytes; one that takes more is ended, before the machine is
 COUNTERS = ("in", "done", "dropped", "dead", "out", "errors", "repeats", "busy_s", "starved_s", "blocked_s", "queued")
 
@@ -47,7 +48,7 @@ class Worker:
 
 
 class Crowd:
-    """As many workers: one source, and two stages of the others, each of which reads from each of the first."""
+    """As many workers: one source, and two stages of the others."""
 
     def __init__(self, address: str, size: int) -> None:
         self.context = sockets.context()
@@ -56,7 +57,8 @@ class Crowd:
         self.workers: dict[Any, Worker] = {}
         first = (size - 1) // 2
         numbers = {"numbers": 1, "first": first, "second": size - 1 - first}
-        beside = {"numbers": first, "first": 1 + numbers["second"], "second": first}
+        few = {name: min(n, MESH_PEERS) for name, n in numbers.items()}
+        beside = {"numbers": few["first"], "first": 1 + few["second"], "second": few["first"]}
         for stage, n in numbers.items():
             for slot in range(n):
                 self._add(address, stage, slot, beside[stage])
@@ -86,8 +88,8 @@ class Crowd:
 
     @property
     def joined(self) -> int:
-        """Return how many know all of their peers."""
-        return sum(worker.peers == worker.peers_wanted for worker in self.workers.values())
+        """Return how many know as many peers as a worker is to have."""
+        return sum(worker.peers >= worker.peers_wanted for worker in self.workers.values())
 
     def turn(self) -> None:
         """Take what has come, and send the beats that are due."""

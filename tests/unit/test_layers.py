@@ -21,7 +21,7 @@ LAYERS = (
     {"transport"},
     {"stages", "sinks", "joins"},
     {"processes"},
-    {"api", "cli", "notebook", "testing", "zpipe", "__main__"},
+    {"api", "clients", "cli", "notebook", "testing", "zpipe", "__main__"},
 )
 DOORS = {
     "zmq": {"zpipe.transport.sockets"},

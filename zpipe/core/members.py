@@ -47,6 +47,7 @@ class Member:
     calls: Histogram = field(default_factory=Histogram)
     edges: dict[int, EdgeNews] = field(default_factory=dict)
     waits: str = ""  # what for, where its disk has no room
+    listen: dict[str, str] = field(default_factory=dict)  # of a gate: its endpoints by kind
     ver: int = 0  # of its roster
     roster_due_s: float = 0.0  # until then no further one is told of at once
     stored_s: float = 0.0  # when its counters were stored last
@@ -76,7 +77,7 @@ class Member:
             self.state = beat.state
         self.inbox, self.acks = beat.inbox, beat.acks
         self.counters, self.running, self.calls = beat.counters, beat.running, beat.calls
-        self.waits = beat.waits
+        self.waits, self.listen = beat.waits, beat.listen
         own = (*self.stage.inputs, *self.stage.outputs)
         self.edges = {number: news for number, news in beat.edges.items() if number in own}
         done = float(sum(beat.counters.get(name, 0) for name in OUTCOMES))

@@ -90,6 +90,7 @@ class Beat:
     resolved: tuple[str, ...] = ()  # paths of suspects that turned out harmless, or were given up
     edges: dict[int, EdgeNews] = field(default_factory=dict)
     waits: str = ""  # what for, in one line: room on a disk
+    listen: dict[str, str] = field(default_factory=dict)  # of a gate: its endpoints by kind
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def read_beat(message: Mapping[str, Any]) -> Beat:
         resolved=_resolved(message),
         edges=_edges(message),
         waits=text(message, "waits") if message.get("waits") is not None else "",
+        listen=_listen(message),
     )
 
 
@@ -206,6 +208,15 @@ def endpoints(message: Mapping[str, Any], field: str) -> tuple[str, ...]:
     ):
         raise Refused(400, f"{field} is no list of endpoints")
     return tuple(value)
+
+
+def _listen(message: Mapping[str, Any]) -> dict[str, str]:
+    found = message.get("listen") or {}
+    if not isinstance(found, dict) or len(found) > LIST_MAX:
+        raise Refused(400, "listen is no map of endpoints")
+    if not all(isinstance(x, str) and len(x) <= NAME_MAX for pair in found.items() for x in pair):
+        raise Refused(400, "listen is no map of endpoints")
+    return dict(found)
 
 
 def _resolved(message: Mapping[str, Any]) -> tuple[str, ...]:

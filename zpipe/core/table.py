@@ -113,6 +113,7 @@ def _worker_line(member: Member, now_s: float, suspect_s: float, *, leaves: bool
         "rate": member.rate,
         "running": member.running,
         "waits": member.waits,
+        "listen": dict(member.listen),
         "sources": sources_of(member.stage, member.slot),
         "counters": dict(member.counters),
     }

@@ -34,6 +34,7 @@ class Role:
     memory: bool = False
     commits: bool = False
     block: int = 0  # most items that one call takes together; 0: it takes one
+    gate: bool = False  # items are done in any order, many at a time
     stacked: bool = False  # a source makes its items by the array
     wait_s: float = 0.0  # for a block to fill
     depths: Mapping[int, int] = field(default_factory=dict)  # of the paths on each lane, for a stage with memory
@@ -89,7 +90,7 @@ class Worker:
         elif role.memory:
             self.intake = self.memory_type(role.depths, role.lanes, role.hooks, self._pass_on, self._unsettled)
         else:
-            self.intake = self.ledger_type(limits, joins=role.commits or role.block > 0)
+            self.intake = self.ledger_type(limits, joins=role.commits or role.block > 0 or role.gate)
         act = self.actions.append
         self.inlet: Inlet | None = None
         if not isinstance(self.intake, Source):

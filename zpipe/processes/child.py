@@ -46,7 +46,7 @@ class Child:
         self._context = sockets.context()
         endpoint = f"ipc://{self._place}/call"
         self._socket = sockets.bind_answers(self._context, endpoint)
-        env = {**os.environ, "ZPIPE_CALL": endpoint, "ZPIPE_ARGS": json.dumps(dict(args)), **_plain(args)}
+        env = {**os.environ, "ZPIPE_CALL": endpoint, "ZPIPE_ARGS": json.dumps(dict(args)), **plain(args)}
         parent = os.getpid()
         try:
             self._process = subprocess.Popen(
@@ -99,7 +99,7 @@ class Child:
         shutil.rmtree(self._place, ignore_errors=True)
 
 
-def _plain(args: Mapping[str, Any]) -> dict[str, str]:
+def plain(args: Mapping[str, Any]) -> dict[str, str]:
     """Return the args that are one value each, by the names of their variables, numbers and truths as in JSON."""
     values = {key: value for key, value in args.items() if not isinstance(value, Mapping | list | tuple)}
     names = {key: f"ZPIPE_ARG_{key.upper().replace('-', '_')}" for key in values}

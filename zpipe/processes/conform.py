@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from zpipe.processes.child import Child, Ended
-from zpipe.processes.foreign import END_S, VERSION, Message, checked
+from zpipe.processes.foreign import END_S
 from zpipe.values.errors import ProtocolError
-from zpipe.wire.body import decode_message, encode_message
+from zpipe.wire.body import encode_message
+from zpipe.wire.outside import VERSION, Asked, Message, read
 
 BEGIN_S = 20.0  # for the program to ask for its first item
 ASKS_MAX = 3  # how often it may say what leads nowhere
@@ -55,15 +56,15 @@ class Life:
     def __init__(self, cmd: Sequence[str], folder: Path, args: Mapping[str, Any], timeout_s: float) -> None:
         self.child = Child(cmd, folder, args)
         self.timeout_s = timeout_s
-        self.asked: Message = {}
+        self.asked = Asked()
 
     def begin(self) -> None:
         """Hear it ask for its first item.  Raises Broken."""
         self.hear("starts", max(BEGIN_S, self.timeout_s), "before it asked for an item")
         for _ in range(ASKS_MAX):
-            if any(self.asked.get(kind) for kind in ("done", "failed")):
+            if self.asked.done or self.asked.failed:
                 raise Broken("tokens", "it tells of items before it was given one")
-            if self.asked.get("take"):
+            if self.asked.take:
                 return
             self.answer({})
             self.hear("takes", self.timeout_s, "and asked for no item")
@@ -78,14 +79,13 @@ class Life:
         if received is None:
             raise Broken(rule, f"it said nothing for {timeout_s:g} s {when}")
         try:
-            self.asked = checked(decode_message(received))
+            self.asked = read(received)
         except ProtocolError as error:
             is_array = "array" in str(error) or "raw buffer" in str(error)
             raise Broken("arrays" if is_array else "message", str(error)) from None
 
     def answer(self, answer: Message) -> None:
-        is_raw = self.asked.get("raw") is True
-        self.child.answer(encode_message({"zpipe": VERSION, **answer}, raw=is_raw))
+        self.child.answer(encode_message({"zpipe": VERSION, **answer}, raw=self.asked.raw))
 
     def give(self, item: Any, more: Message, rule: str = "lives") -> Outcome:
         """Give it an item, and return what came of it.  Raises Broken."""
@@ -96,14 +96,14 @@ class Life:
         asks = 0
         while True:
             self.hear(rule, self.timeout_s, f"at the item {item!r:.60}")
-            for kind in ("done", "failed"):
-                for named, what, *_ in self.asked.get(kind, ()):
+            for kind, entries in (("done", self.asked.done), ("failed", self.asked.failed)):
+                for named, what, *_ in entries:
                     if named != token:
                         raise Broken("tokens", f"it says {kind} of {named!r:.40}, which is no token of an item at hand")
                     found.append((kind, what))
             if len(found) > 1:
                 raise Broken("tokens", f"it tells {len(found)} times what came of the item {item!r:.60}")
-            if self.asked.get("take"):
+            if self.asked.take:
                 if found:
                     return found[0]
                 asks += 1

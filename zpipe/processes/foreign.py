@@ -20,13 +20,11 @@ from zpipe.processes.child import Child, Ended
 from zpipe.processes.supervisor import last_lines
 from zpipe.values.context import out
 from zpipe.values.errors import EncodeError, ProtocolError, StageError
-from zpipe.wire.body import decode_message, encode_message
+from zpipe.wire.body import encode_message
+from zpipe.wire.outside import KEY, VERSION, Asked, Message, read
 
-VERSION = 1
 END_S = 2.0  # for a program that is told that nothing more comes
 SAID_MAX = 10  # refusals that are worth a line
-
-Message = dict[str, Any]
 
 
 class Program:
@@ -35,7 +33,7 @@ class Program:
     def __init__(self, cmd: Sequence[str], folder: Path, args: Mapping[str, Any], *, together: bool = False) -> None:
         self._cmd = list(cmd)
         self._together = together
-        self._asked: Message | None = None  # what it has asked for and has not been answered
+        self._asked: Asked | None = None  # what it has asked for and has not been answered
         self._has_asked = False
         self._due: Message = {}  # what the next answer is to say besides
         self._refused = 0
@@ -72,12 +70,11 @@ class Program:
         self._child.wait(END_S)
         self._child.close()
 
-    def _take_up(self, asked: Message, todo: dict[str, Any], done: dict[str, Any]) -> None:
+    def _take_up(self, asked: Asked, todo: dict[str, Any], done: dict[str, Any]) -> None:
         """Take in what the program has to say of items, and answer unless it asks for more."""
         refused = []
-        for kind in ("done", "failed"):
-            for entry in asked.get(kind, ()):
-                token, value, *output = entry
+        for kind, entries in (("done", asked.done), ("failed", asked.failed)):
+            for token, value, *output in entries:
                 if token not in todo:
                     refused.append([token, "this token is not of an item at hand"])
                     continue
@@ -89,10 +86,10 @@ class Program:
         if refused:
             self._complain(f"of {len(refused)} items that are not at hand, token {refused[0][0]!r:.40}")
             self._due = {"refused": refused}
-        if not asked.get("take"):
+        if not asked.take:
             self._answer({})
 
-    def _ask(self) -> Message:
+    def _ask(self) -> Asked:
         """Return the next message of the program, once it is one; dies with the program."""
         while True:
             try:
@@ -101,9 +98,9 @@ class Program:
                 self._die(ended)
             assert received is not None
             try:
-                asked = checked(decode_message(received))
+                asked = read(received)
             except ProtocolError as error:
-                self._asked = {}
+                self._asked = Asked()
                 self._complain(str(error))
                 self._answer({"error": str(error)})
             else:
@@ -111,9 +108,9 @@ class Program:
                 return asked
 
     def _answer(self, answer: Message) -> None:
-        is_raw = self._asked is not None and self._asked.get("raw") is True
+        is_raw = self._asked is not None and self._asked.raw
         try:
-            frames = encode_message({"zpipe": VERSION, **self._due, **answer}, raw=is_raw)
+            frames = encode_message({KEY: VERSION, **self._due, **answer}, raw=is_raw)
         except EncodeError as error:
             raise StageError(f"what came cannot be given to the program: {error}") from error
         self._asked, self._due = None, {}
@@ -146,21 +143,3 @@ def _said() -> str:
         if stat.S_ISREG(os.fstat(2).st_mode):
             return last_lines(Path("/proc/self/fd/2")) + "\n"
     return ""
-
-
-def checked(asked: Any) -> Message:
-    """Return a message of a program.  Raises ProtocolError, with the rule, when it is none."""
-    if not isinstance(asked, dict):
-        raise ProtocolError("a message is a map")
-    if asked.get("zpipe") != VERSION:
-        raise ProtocolError(f"zpipe is {asked.get('zpipe')!r:.20}: this is version {VERSION} of the protocol")
-    take = asked.get("take", 0)
-    if type(take) is not int or take < 0:
-        raise ProtocolError(f"take is {take!r:.20}: it is how many items are wanted")
-    for kind, most in (("done", 3), ("failed", 2)):
-        entries = asked.get(kind, [])
-        if type(entries) is not list or not all(type(e) is list and 2 <= len(e) <= most for e in entries):
-            raise ProtocolError(f"{kind} is a list of [token, {'item' if kind == 'done' else 'reason'}]")
-        if not all(isinstance(x, str) for entry in entries for x in (entry[0], *entry[2:])):
-            raise ProtocolError(f"tokens and outputs in {kind} are texts")
-    return asked

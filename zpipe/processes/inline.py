@@ -43,7 +43,7 @@ from zpipe.processes.trace import recorder
 from zpipe.processes.tracefile import TraceFile
 from zpipe.values import context
 from zpipe.values.callables import in_process
-from zpipe.values.errors import StageError
+from zpipe.values.errors import ConfigError, StageError
 from zpipe.values.paths import Run
 from zpipe.values.pipeline import Pipeline
 from zpipe.values.plan import Plan, StagePlan
@@ -76,6 +76,11 @@ def run(
         plan, folder = prepare(
             pipeline, runs=runs, sets=sets, seed=seed, transport="inline", limit=limit, until=until
         )  # fmt: skip
+        for stage in plan.stages:
+            if stage.listen:
+                raise ConfigError(
+                    f"stage {stage.name!r} has listen, for those outside: run it in processes, not inline"
+                )
         log.open(folder.path / FILE)
         return Thread(plan, folder, log, trace=tracing).run()
 

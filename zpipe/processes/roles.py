@@ -29,6 +29,7 @@ def role_of(
         memory=stage.memory,
         commits="commit" in stage.hooks,
         block=stage.block,
+        gate=stage.is_gate,
         stacked=stage.stacked,
         wait_s=stage.wait_s,
         depths=stage.depth_map(),

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zpipe.values import context
 from zpipe.values.callables import form_of, resolve
 from zpipe.values.errors import ConfigError, StageError, ZpipeError
 from zpipe.values.plan import StagePlan
@@ -27,6 +28,14 @@ def build(stage: StagePlan, folder: Path) -> Any:
     A source's is called as target() or target(start=n) and returns an iterable.  `folder` is searched for the
     code first.  Raises StageError with the user's traceback when importing or __init__ fails.
     """
+    if stage.is_gate:
+        from zpipe.processes.gate import Gate
+
+        return Gate()
+    if stage.listen:
+        from zpipe.processes.entry import open_entry
+
+        return open_entry(stage.name, context.run_folder())
     if stage.cmd:
         return _program(stage, folder)
     try:

@@ -125,7 +125,7 @@ class Trouble:
             finally:
                 current.tries = 0
         caller.patience.over()
-        yield from self._give_up(error, run, k, tries)
+        yield from self.give_up(error, run, k, tries)
         return GIVEN_UP
 
     def _pause_s(self, error: BaseException, tries: int) -> float | None:
@@ -134,7 +134,7 @@ class Trouble:
             return self.caller.patience.pause_s(error)
         if isinstance(error, Doomed | Settled) or tries >= self.stage.tries:
             return None
-        return 0.0 if tries == 1 else min(PAUSE_MAX_S, PAUSE_S * 2.0 ** min(tries - 2, 32))
+        return pause_s(tries)
 
     def _lacks_room(self, error: BaseException) -> bool:
         """Tell whether a sink failed because its disk takes nothing at the moment: the item is none the worse."""
@@ -194,7 +194,7 @@ class Trouble:
         except FAILURES as error:
             return (yield from self.handle(error, again, *spot))
 
-    def _give_up(self, error: BaseException, run: Run, k: int, tries: int) -> Steps:
+    def give_up(self, error: BaseException, run: Run, k: int, tries: int) -> Steps:
         """Go on without an item, or end the run.  Raises StageError and SaveError."""
         if isinstance(error, Settled):
             self.repeated += 1
@@ -221,6 +221,11 @@ class Trouble:
 
     def _path(self, run: Run, k: int) -> str:
         return run.text(self.caller.current.lane_names, k)
+
+
+def pause_s(tries: int) -> float:
+    """Return how long to wait before the next try of what has failed so often."""
+    return 0.0 if tries == 1 else min(PAUSE_MAX_S, PAUSE_S * 2.0 ** min(tries - 2, 32))
 
 
 def _say(text: str) -> None:

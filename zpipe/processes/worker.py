@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from zpipe.core.leases import LEASE_S
 from zpipe.core.limits import Limits
 from zpipe.core.memory import Memory
 from zpipe.core.outlet import Peer
@@ -33,7 +34,10 @@ from zpipe.processes.blame import Blame
 from zpipe.processes.caller import Caller
 from zpipe.processes.codec import WireCodec
 from zpipe.processes.control import Control
+from zpipe.processes.doors import Doors
+from zpipe.processes.entry import Entry
 from zpipe.processes.exits import EXIT_DONE, EXIT_DRAINED, EXIT_FAILED, EXIT_FENCED
+from zpipe.processes.gate import Gate
 from zpipe.processes.letters import Letters
 from zpipe.processes.links import Links
 from zpipe.processes.output import lose_lines
@@ -48,6 +52,7 @@ from zpipe.processes.taps import Taps
 from zpipe.processes.targets import build, call_hook, user_traceback
 from zpipe.processes.trace import SAVE, START, Recorder, recorder
 from zpipe.transport.shared import SharedMemory
+from zpipe.transport.waiting import Waiter
 from zpipe.values import context
 from zpipe.values.code import difference
 from zpipe.values.errors import RegistryError, SaveError, StageError, ZpipeError
@@ -80,6 +85,8 @@ class WorkerProcess:
         self.memory: SharedMemory | None = None
         self.taps: Taps | None = None
         self.trace: Recorder | None = None
+        self.doors: Doors | None = None
+        self.outside: Gate | Entry | None = None
         self.plan: Plan | None = None
         self.stage: StagePlan | None = None
         self.current: context.Current | None = None
@@ -122,6 +129,8 @@ class WorkerProcess:
             target = self._join()
             if self.trace is not None:
                 self.trace.span(START, "start", began_s)
+            if isinstance(self.outside, Gate):
+                self._serve(self.outside)
             self._loop()
         except Dismissed:
             return self._leave(target)
@@ -206,6 +215,8 @@ class WorkerProcess:
             memory=self.memory,
         )  # fmt: skip
         self.taps = Taps(self.caller, self.links.context, keys=self.keys)
+        if stage.listen:
+            self._listen(stage, folder, target)
         self.trace = recorder(RunFolder(folder), self.caller)
         if stage.memory:
             self._until_room(saves.claim)
@@ -218,6 +229,20 @@ class WorkerProcess:
         gc.freeze()  # what was imported stays: the collector need not look at it again,
         gc.set_threshold(*GC_THRESHOLD)  # nor at every seven hundredth object of items that come and go
         return target
+
+    def _listen(self, stage: StagePlan, folder: Path, target: Gate | Entry) -> None:
+        """Open the addresses of a stage at which those outside take part.  Raises StageError."""
+        assert self.links is not None and self.caller is not None and self.plan is not None
+        poller = self.links.poller if stage.is_gate else Waiter()  # an entry has a thread of its own
+        doors = Doors(
+            self.links.context, stage.name, stage.listen, RunFolder(folder), keys=self.keys,
+            insecure=self.options.insecure, poller=poller,
+        )  # fmt: skip
+        self.doors, self.outside = doors, target
+        if isinstance(target, Gate):
+            target.open(self.caller, doors, float(stage.listen.get("lease_s", LEASE_S)), Path(self.plan.folder))
+        else:
+            target.open(doors, poller)
 
     def _check_folder(self, stage: StagePlan, folder: Path, *, is_here: bool) -> None:
         """Raise StageError for a stage whose saves or dead letters would have nowhere to go."""
@@ -383,6 +408,39 @@ class WorkerProcess:
             elif links.pending:
                 links.retry(now_s)
 
+    def _serve(self, gate: Gate) -> NoReturn:
+        """Let workers outside do what there is, and look after everything else.  Raises Dismissed at the end."""
+        assert self.worker is not None and self.links is not None
+        worker, links = self.worker, self.links
+        heard = self.control.fileno()
+        links.poller.register(heard)
+        clock = time.monotonic
+        self.flushed_s = self.ticked_s = clock()
+        self.begun = _progress(worker)
+        while True:
+            now_s = clock()
+            self._take_in(now_s)
+            worker.calling = gate.is_open
+            busy = gate.turn(now_s)
+            worker.calling = gate.is_open
+            worker.dispatch(now_s)
+            links.act(now_s)
+            now_s = clock()
+            if not busy or now_s - self.flushed_s >= worker.limits.ack_s:
+                self._flush(now_s)
+            waiting = links.retry(now_s)
+            if busy or self.control.inbox or worker.actions:
+                continue
+            due_ms = max(0, math.ceil(1000 * (min(gate.due_s(now_s), now_s + 1.0) - now_s)))
+            readable = links.wait(RETRY_MS if waiting else min(IDLE_MS, due_ms))
+            slept_s = clock() - now_s
+            if heard in readable:
+                self._heed(clock())
+            if worker.outlet.backlog:
+                self.blocked_s += slept_s
+            elif not gate.is_open:
+                self.starved_s += slept_s
+
     def _take_in(self, now_s: float) -> None:
         """Take in what has come, and now and then look after the links.  Raises Dismissed."""
         assert self.worker is not None and self.links is not None
@@ -452,12 +510,21 @@ class WorkerProcess:
                 self._take_roster(now_s, state["roster"])
             self.taps.heed(state.get("taps", ()), now_s)
             self.caller.trouble.suspect(state.get("suspects", ()))
+            if isinstance(self.outside, Entry):
+                self._forget_settled(self.outside, state.get("watermarks") or {})
         if not isinstance(self.worker.intake, Source):
             self.worker.draining = self.desired == "drain"
         elif self.desired == "drain":
             self.worker.intake.stopping = True
         if self.desired == "exit" or self.control.fenced:
             raise Dismissed
+
+    def _forget_settled(self, entry: Entry, watermarks: dict[Any, Sequence[int]]) -> None:
+        """Let the journal go of what the registry has stored to be settled."""
+        assert self.stage is not None
+        for lane, mark in watermarks.items():
+            if int(lane) in self.stage.lanes:
+                entry.journal.forget(mark[0])
 
     def _may_leave(self, now_s: float) -> bool:
         """Tell whether a worker that was told to leave has nothing left to do, and its last ack has had its time."""
@@ -528,7 +595,7 @@ class WorkerProcess:
             "counters": self._counters(), "running": running, "sources": self.sources,
             "calls": {} if self.caller is None else dict(self.caller.calls), "edges": self._edges(worker, links),
             "resolved": [] if self.caller is None else list(self.caller.trouble.resolved),
-            "waits": self.patience.lack,
+            "waits": self.patience.lack, "listen": {} if self.doors is None else self.doors.endpoints,
         }  # fmt: skip
 
     def _edges(self, worker: Worker, links: Links) -> dict[int, dict[str, Any]]:
@@ -561,7 +628,8 @@ class WorkerProcess:
             "retained_bytes": worker.outlet.unsettled_bytes,
             "busy_s": caller.busy_s, "starved_s": self.starved_s, "blocked_s": self.blocked_s,
             "cpu_s": time.process_time() - self.cpu_began_s,
-            "refused": (inlet.refused if inlet is not None else 0) + (self.links.refused if self.links else 0),
+            "refused": (inlet.refused if inlet is not None else 0) + (self.links.refused if self.links else 0)
+            + (self.outside.refused if self.outside else 0),
             "other_code": int(self.other_code), "unreached": len(self.links.unreached) if self.links else 0,
             "shared": self.memory.nbytes if self.memory else 0, "unshared": self.memory.full if self.memory else 0,
             "rss": _rss(), "saves": int(isinstance(intake, Memory) and intake.saves),

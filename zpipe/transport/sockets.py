@@ -29,6 +29,9 @@ Buffer: TypeAlias = bytes | memoryview
 IN, OUT = zmq.POLLIN, zmq.POLLOUT
 
 TRANSPORTS = ("auto", "ipc", "tcp")
+OutsideKind: TypeAlias = Literal["call", "push", "pull"]
+OUTSIDE_HWM = 1000
+KEEPALIVE_S = 10  # a host outside that was switched off is found out by the system after about three of these
 SOCKETS_MAX = 4095  # of one context; libzmq's own default is 1023
 SOCKET_FILES = 4  # that it takes to open one, at most
 NO_DESCRIPTORS = ": raise the limit of open files, `ulimit -n`"
@@ -44,6 +47,7 @@ HANDSHAKE_MS = 5000
 GUARDED_BACKLOG = 4096  # that wait to be let in, so that many who never say who they are do not crowd out the others
 LINK_HEARTBEAT_MS, LINK_TIMEOUT_MS, CONNECT_TIMEOUT_MS = 300, 1000, 2000
 DIALOGUE_HEARTBEAT_MS, DIALOGUE_TIMEOUT_MS = 200, 800
+OUTSIDE_HEARTBEAT_MS, OUTSIDE_TIMEOUT_MS = 2000, 6000
 RECONNECT_MS, RECONNECT_MAX_MS = 20, 500
 ADMISSION = "inproc://zeromq.zap.01"  # where libzmq asks whom to admit: RFC 27
 ADMISSION_HWM = 1000
@@ -202,6 +206,70 @@ def bind_answers(ctx: Context, endpoint: str) -> Socket:
     return sock
 
 
+def bind_outside(ctx: Context, kind: OutsideKind, endpoint: str, keys: Keys | None) -> tuple[Socket, str]:
+    """Bind an address of a gate, and return it with the endpoint bound.  Raises ConfigError.
+
+    At "call" each is answered, at "push" work goes out in turn, at "pull" whatever comes is taken.
+    """
+    sock = _new(ctx, {"call": zmq.ROUTER, "push": zmq.PUSH, "pull": zmq.PULL}[kind])
+    if kind == "call":
+        sock.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        sock.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    _set_outside(sock, endpoint)
+    sock.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    _guard(sock, keys)
+    try:
+        return sock, _bind(sock, endpoint)
+    except ConfigError:
+        close(sock)
+        raise
+
+
+def dial_outside(ctx: Context, kind: OutsideKind, endpoint: str, keys: Keys | None, identity: bytes = b"") -> Socket:
+    """Connect to an address of a gate, from where libzmq connects again by itself.  Raises ConfigError."""
+    sock = _new(ctx, {"call": zmq.DEALER, "push": zmq.PULL, "pull": zmq.PUSH}[kind])
+    if identity:
+        sock.setsockopt(zmq.ROUTING_ID, identity)
+    _set_outside(sock, endpoint)
+    sock.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    sock.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    sock.setsockopt(zmq.HEARTBEAT_IVL, OUTSIDE_HEARTBEAT_MS)
+    sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, OUTSIDE_TIMEOUT_MS)
+    if keys is not None:
+        _show(sock, keys, keys.registry)
+    try:
+        sock.connect(endpoint)
+    except zmq.ZMQError as error:
+        close(sock)
+        raise ConfigError(f"cannot dial {endpoint}: {error.strerror}: write tcp://HOST:PORT") from error
+    return sock
+
+
+def _set_outside(sock: Socket, endpoint: str) -> None:
+    sock.setsockopt(zmq.LINGER, 0)
+    sock.setsockopt(zmq.SNDHWM, OUTSIDE_HWM)
+    sock.setsockopt(zmq.RCVHWM, OUTSIDE_HWM)
+    sock.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
+    sock.setsockopt(zmq.IPV6, endpoint.startswith("tcp://["))
+    sock.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    sock.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S)
+    sock.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_S)
+    sock.setsockopt(zmq.TCP_KEEPALIVE_CNT, 2)
+
+
+def receive_outside(sock: Socket) -> tuple[list[memoryview], str] | None:
+    """Return the frames of the next message and the address of the host that it comes from; None when there is none."""
+    try:
+        frames = sock.recv_multipart(zmq.NOBLOCK, copy=False)
+    except zmq.Again:
+        return None
+    try:
+        address = str(frames[-1].get("Peer-Address"))
+    except zmq.ZMQError:
+        address = "this host"  # ipc
+    return [frame.buffer for frame in frames], address
+
+
 def send(push: Socket, frames: Sequence[Buffer]) -> bool:
     """Send without waiting and return whether it was taken.
 
@@ -339,6 +407,11 @@ def answer(sock: Socket, peer: bytes, payload: bytes) -> bool:
     return True
 
 
+def watch_outside(sock: Socket) -> Socket:
+    """Return a socket that tells who comes to a bound one, and who leaves; as `watch`."""
+    return sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+
+
 def watch(sock: Socket) -> Socket:
     """Return a socket that tells when connections come and go; poll it and call `watched`."""
     return sock.get_monitor_socket(
@@ -407,9 +480,9 @@ def bind_admission(ctx: Context) -> Socket:
 
 
 def reply(sock: Socket, frames: Sequence[Buffer]) -> bool:
-    """Answer one of a ROUTER's peers, its identity first; False when it is gone."""
+    """Answer one of a ROUTER's peers, its identity first; False when it is gone.  Copies as `send` does."""
     try:
-        sock.send_multipart(frames, zmq.NOBLOCK)
+        sock.send_multipart(frames, zmq.NOBLOCK, copy=False)
     except zmq.ZMQError:
         return False
     return True

@@ -27,7 +27,7 @@ from typing import Any
 from zpipe.values import freshness
 from zpipe.values.errors import ConfigError
 from zpipe.values.faults import did_you_mean
-from zpipe.values.stage import BUILT_INS, GROUPING, PROGRAM, SPLIT
+from zpipe.values.stage import BUILT_INS, ENTRY, GATE, GROUPING, PROGRAM, SPLIT
 
 NAME_BYTES_MAX = 255  # of a file, and so of a module
 FILE_MODULE = "zpipe-file:"  # prefix of the module name of a file imported by its path
@@ -76,6 +76,13 @@ class CallableInfo:
 
 # What runs the `cmd` of a stage: any args are for the program, and whatever its stage reads is one item to it.
 A_PROGRAM = CallableInfo("map", True, frozenset(("close",)), parameters=None, call=None)
+_START = Parameter("start", Parameter.POSITIONAL_OR_KEYWORD, default=0)
+# What needs no code of the user's, by its `run`.
+OURS = {
+    PROGRAM: A_PROGRAM,
+    GATE: CallableInfo("map", True, frozenset(("close",)), call=None),
+    ENTRY: CallableInfo("split", True, frozenset(("close",)), call=(_START,), can_iterate=True),
+}
 
 
 @contextmanager
@@ -159,8 +166,8 @@ def may_be_file(path: str) -> bool:
 
 def describe(run: str, folder: Path) -> CallableInfo:
     """Describe the callable behind a stage's `run`, a built-in without importing it; errors as `resolve`."""
-    if run == PROGRAM:
-        return A_PROGRAM
+    if run in OURS:
+        return OURS[run]
     if not run.startswith("zpipe.stages:"):
         return form_of(resolve(run, folder))
     if run not in BUILT_INS:

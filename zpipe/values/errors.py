@@ -60,5 +60,9 @@ class RunError(ZpipeError):
         self.detail = detail
 
 
+class CallError(ZpipeError):
+    """A stage that was called failed, or nobody has answered."""
+
+
 class SaveError(ZpipeError):
     """A save of a stage with memory cannot be read or written."""

@@ -92,6 +92,39 @@ def _cmd(value: Any) -> str | None:
     return None if good else 'must be a program and its arguments, like ["node", "worker.js"]'
 
 
+PORTS = ("push", "pull", "call")
+_PORT = {"type": "integer", "minimum": 0, "maximum": 65535}
+
+
+@shaped(
+    type="object",
+    properties={**dict.fromkeys(PORTS, _PORT), "host": {"type": "string"}, "lease_s": {"type": "number"}},
+    additionalProperties=False,
+    anyOf=[{"required": [key]} for key in PORTS],
+)
+def _listen(value: Any) -> str | None:
+    if not isinstance(value, dict) or not any(key in value for key in PORTS):
+        return "must be a table of ports, like { call = 6003 }, or { push = 6001, pull = 6002, call = 6003 }"
+    for key, x in value.items():
+        if key in PORTS:
+            if type(x) is not int or not 0 <= x <= 65535:
+                return f"has {x!r} for {key}: it is a port, 0 for any that is free"
+        elif key == "host":
+            if not isinstance(x, str) or not x:
+                return f"has {x!r} for host: it is an address of this host, like '127.0.0.1'"
+        elif key == "lease_s":
+            if _timeout(x):
+                return f"has {x!r} for lease_s: it is a number of seconds, more than 0"
+        else:
+            return f"has {key!r}, which is none of {', '.join(PORTS)}, host and lease_s"
+    ports = [value[key] for key in PORTS if value.get(key)]
+    if len(set(ports)) < len(ports):
+        return "has one port for two of its addresses: give each its own"
+    if "push" in value and "pull" not in value:
+        return "has push, where work goes out, without pull, where the results come in: give both"
+    return None
+
+
 @shaped(type="array", items={"type": ["integer", "string"]}, uniqueItems=True)
 def _devices(value: Any) -> str | None:
     if not isinstance(value, list) or not all(type(x) in (int, str) for x in value):
@@ -150,6 +183,11 @@ class Options:
     )
     cmd: list[str] | None = _option(
         None, _cmd, 'in place of `run`: a program in any language, like `["node", "worker.js"]`', of="reader"
+    )
+    listen: dict[str, Any] = _option(
+        {},
+        _listen,
+        "a gate: the ports at which workers and clients in any language take part, like `{ call = 6003 }`",
     )
     batch_size: int | None = _option(
         None, whole(1), "most items of one call: it takes a list and returns a list", of="reader"
@@ -214,7 +252,7 @@ SOURCE_ONLY = frozenset(name for name, f in FIELDS.items() if f.metadata["of"] =
 READER_ONLY = frozenset(name for name, f in FIELDS.items() if f.metadata["of"] == "reader")
 
 # Words of pipelines that this version refuses with a line of their own instead of a "did you mean".
-LATER = frozenset(("listen", "python", "image", "restart", "outputs"))
+LATER = frozenset(("python", "image", "restart", "outputs"))
 
 
 def default_of(f: Any) -> Any:

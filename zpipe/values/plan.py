@@ -14,11 +14,11 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from zpipe.values.callables import A_PROGRAM, CallableInfo, form_of, resolve
+from zpipe.values.callables import OURS, CallableInfo, form_of, resolve
 from zpipe.values.code import imported
 from zpipe.values.paths import Again
 from zpipe.values.pipeline import Pipeline
-from zpipe.values.stage import JOIN, JOIN_ON, PROGRAM, StageSpec
+from zpipe.values.stage import ENTRY, GATE, JOIN, JOIN_ON, StageSpec
 
 MEMORY_HOOKS = frozenset(("state", "finish", "epoch_end"))
 DEATHS_RETRIED = 3
@@ -73,6 +73,8 @@ class StagePlan:
     spread: bool = False  # its callable is given the items of a join one by one
     block: int = 0  # most items that its callable takes together, in a list; 0: it takes one
     cmd: tuple[str, ...] = ()  # of a program in place of a callable
+    listen: dict[str, Any] = field(default_factory=dict)  # ports, by kind; and more
+    crew: int = 0  # of a gate: how many workers of its own it has
     stacked: bool = False  # a block is an array of items; a source yields such blocks
     wait_s: float = 0.0  # for a block to fill, in seconds
     epochs: int = 1
@@ -96,6 +98,11 @@ class StagePlan:
             return None
         n, rest = divmod(self.limit, self.partitions)
         return n + (self.lanes.index(lane) < rest)
+
+    @property
+    def is_gate(self) -> bool:
+        """Tell whether its items are done by workers outside."""
+        return bool(self.listen) and self.role != "source"
 
     @property
     def tries(self) -> int:
@@ -151,7 +158,7 @@ class Plan:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """Return the plan that `to_dict` wrote."""
-        plain = ("args", "env", "variant")
+        plain = ("args", "env", "variant", "listen")
         stages = tuple(StagePlan(**{k: v if k in plain else _tuples(v) for k, v in s.items()}) for s in data["stages"])
         edges = tuple(EdgePlan(**{k: _tuples(v) for k, v in edge.items()}) for edge in data["edges"])
         lanes = {lane: name if isinstance(name, str) else Again(*name) for lane, name in data["lane_names"]}
@@ -166,7 +173,7 @@ def _tuples(value: Any) -> Any:
 
 
 def _info(spec: StageSpec, folder: Path) -> CallableInfo:
-    return A_PROGRAM if spec.run == PROGRAM else form_of(resolve(spec.run, folder))
+    return OURS.get(spec.run) or form_of(resolve(spec.run, folder))
 
 
 def plan(pipeline: Pipeline, limit: int | None = None) -> Plan:
@@ -250,14 +257,16 @@ def build(name: str, folder: str, specs: tuple[StageSpec, ...], infos: Mapping[s
             StagePlan(
                 number=number, name=full, stage=spec.name,
                 role="source" if not spec.inputs else "transform" if outputs else "sink",
-                run=spec.run, args=args, env=dict(options.env), workers=options.worker_range[0],
+                run=spec.run, args=args, env=dict(options.env), workers=1 if spec.is_gate else options.worker_range[0],
+                listen=dict(options.listen), crew=options.worker_range[0] if spec.is_gate and spec.run != GATE else 0,
                 workers_max=options.worker_range[1] if options.scales_itself else None,
                 form=form, hooks=tuple(sorted(info.hooks)), memory=is_memory[number],
                 splits=form == "split" or spec.run in SPLITTING, inputs=inputs, outputs=outputs,
                 lanes=tuple(sorted(lane for lane in arriving if lane not in lanes.hooks)),
                 depths=tuple(sorted(arriving.items())), hook_lane=hook,
                 hooks_above=tuple(sorted(lane for lane in arriving if lane in lanes.hooks)),
-                epochs=options.epochs, partitions=options.partitions, replay=options.replay,
+                epochs=options.epochs, partitions=options.partitions,
+                replay="seek" if spec.run == ENTRY else options.replay,
                 checkpoint=options.checkpoint, variant=variant,
                 retries=options.retries, on_error=options.on_error, timeout=options.timeout, spread=spec.joins,
                 block=args["size"] if spec.groups_arrivals else options.batch_size or 0, wait_s=options.max_wait_s,

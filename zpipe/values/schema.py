@@ -76,7 +76,10 @@ def _stage() -> Shape:
             "args": {**_or_variable({"type": "object"}), "description": "args of its callable, by name"},
             **_options(),
         },
-        "oneOf": [{"required": [key]} for key in ("run", "use", "cmd")],
+        "oneOf": [
+            *({"required": [key]} for key in ("run", "use", "cmd")),
+            {"required": ["listen"], "not": {"anyOf": [{"required": [key]} for key in ("run", "use", "cmd")]}},
+        ],
         "additionalProperties": False,
         "not": {"required": ["from", "join"]},
         "if": {"anyOf": [{"required": ["from"]}, {"required": ["join"]}]},

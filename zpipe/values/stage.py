@@ -21,6 +21,8 @@ from zpipe.values.options import Options, Rule, plain, shaped, switch, whole, wo
 NAME = re.compile(r"[a-z][a-z0-9-]*")
 BATCH, SPLIT = "zpipe.stages:batch", "zpipe.stages:split"
 PROGRAM = "zpipe.processes.foreign:Program"  # what runs the `cmd` of a stage
+GATE = "zpipe.processes.gate:Gate"  # of a stage with `listen` and no code of its own,
+ENTRY = "zpipe.processes.entry:Entry"  # and of a source
 ANY = "*"  # read in place of a name: what goes to any named output, with its name
 # What the plan puts above a stage that joins: for arms that part at a fork, and for others.
 JOIN, JOIN_ON = "zpipe.joins:join", "zpipe.joins:join_on"
@@ -82,7 +84,14 @@ class StageSpec:
     @property
     def code(self) -> str:
         """Return what its code is called: its `run`, or the command line of its program."""
+        if self.run in (GATE, ENTRY):
+            return "workers outside" if self.run == GATE else "clients outside"
         return " ".join(self.options.cmd or ()) if self.run == PROGRAM else self.run
+
+    @property
+    def is_gate(self) -> bool:
+        """Tell whether workers outside take part in it."""
+        return bool(self.options.listen) and bool(self.inputs)
 
     @property
     def is_source(self) -> bool:
@@ -101,7 +110,7 @@ class StageSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the stage's table in a pipeline file, defaults left out."""
-        out: dict[str, Any] = {} if self.run == PROGRAM else {"run": self.run}
+        out: dict[str, Any] = {} if self.run in (PROGRAM, GATE, ENTRY) else {"run": self.run}
         if self.joins:
             out["join"] = list(self.inputs)
         elif self.inputs:
@@ -213,10 +222,13 @@ def stage(
 ) -> Stage:
     """Make a stage of a callable or of "module:name"; `args` are its own, options those of `Options`.
 
-    With the option `cmd` it is of a program in any language, and has no callable.
+    With the option `cmd` it is of a program in any language, and has no callable; with `listen` and neither of them
+    it is for those outside: a source for their items, any other stage for their work.
     """
     if not run and options.get("cmd"):
         run, name = PROGRAM, name or _name_of_program(options["cmd"])
+    elif not run and options.get("listen"):
+        run, name = GATE, name or "gate"
     if not isinstance(run, str) and not callable(run):
         raise ConfigError(f"{_here()}: {run!r} is no callable: give a function, a class or 'module:name'")
     if args is not None and not isinstance(args, Mapping):

@@ -11,10 +11,11 @@ from inspect import Parameter
 from zpipe.values.callables import CallableInfo
 from zpipe.values.faults import did_you_mean
 from zpipe.values.options import FIELDS, LATER, READER_ONLY, SOURCE_ONLY, not_plain
-from zpipe.values.stage import BATCH, BUILT_INS, StageSpec
+from zpipe.values.stage import BATCH, BUILT_INS, ENTRY, GATE, StageSpec
 
 Found = Iterator[tuple[str, str]]  # dotted path, text
 
+GATE_HOOKS = frozenset(("warmup", "close"))
 READER_HOOKS = ("state", "restore", "finish", "epoch_end", "commit")
 POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 NAMED = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
@@ -45,11 +46,39 @@ def check_options(spec: StageSpec, info: CallableInfo | None) -> Found:
             yield f"{at}.{key}", f"{stage}: {key} is an option of sources, but it reads {spec.inputs[0]!r}"
         if not spec.inputs and key in READER_ONLY:
             yield f"{at}.{key}", f"{stage}: {key} is an option of stages with inputs, but it is a source"
+    if options.listen and "listen" not in broken:
+        yield from _listen(spec)
     if "workers" not in broken:
         yield from _workers(spec, known_partitions="partitions" not in broken)
     if options.devices and not broken.keys() & {"gpus", "devices"} and options.gpus > len(options.devices):
         rule = f"wants {options.gpus} gpus for each worker from {len(options.devices)} devices"
         yield f"{at}.gpus", f"{stage} {rule}: lower gpus or add devices"
+
+
+NOT_AT_GATES = ("ordered", "checkpoint", "batch_size", "stacked", "grid")
+NOT_AT_ENTRIES = ("epochs", "partitions", "replay", "stacked", "grid")
+
+
+def _listen(spec: StageSpec) -> Found:
+    """Find what a stage with a gate cannot have."""
+    at, stage, options = f"stage.{spec.name}", f"stage {spec.name!r}", spec.options
+    for key in options.given().keys() & set(NOT_AT_GATES if spec.inputs else NOT_AT_ENTRIES):
+        why = "those outside take items in any order, one by one" if spec.inputs else "it has what is put there"
+        yield f"{at}.{key}", f"{stage} has listen, so it cannot have {key}: {why}"
+    if not spec.inputs and spec.run != ENTRY:
+        text = f"{stage} is a source with listen, so its items come from outside: leave {spec.code!r} out"
+        yield f"{at}.listen", f"{text}, or make two sources"
+    if not spec.inputs and "push" in options.listen:
+        yield (
+            f"{at}.listen",
+            f"{stage} is a source, so no work goes out: leave push out, items come in at pull and call",
+        )
+    if spec.run in (GATE, ENTRY):
+        for key in options.given().keys() & {"workers", "env"}:
+            text = "others are launched at its address" if spec.inputs else "one takes in what is put"
+            yield f"{at}.{key}", f"{stage} has listen and no code of its own, so it cannot have {key}: {text}"
+    elif options.scales_itself:
+        yield f"{at}.workers", f"{stage} has listen, so the workers it starts are a number: set one"
 
 
 def _workers(spec: StageSpec, *, known_partitions: bool) -> Found:
@@ -67,6 +96,10 @@ def _workers(spec: StageSpec, *, known_partitions: bool) -> Found:
 
 def check_callable(spec: StageSpec, info: CallableInfo, *, is_read: bool) -> Found:
     """Find what does not fit between the stage, its args and its callable."""
+    if spec.options.listen and spec.inputs and (info.form != "map" or info.is_built_in or info.hooks - GATE_HOOKS):
+        rule = "has listen, so its callable is to make one output of one item, and to remember nothing"
+        yield f"stage.{spec.name}.listen", f"stage {spec.name!r} ({spec.run}) {rule}: put it above or below the gate"
+        return
     yield from _form(spec, info, is_read=is_read)
     yield from _args(spec, info)
     yield from _memory(spec, info)

@@ -7,7 +7,7 @@ from typing import Any
 
 from zpipe.values.faults import Fault, did_you_mean
 from zpipe.values.options import FIELDS, LATER, READER_ONLY, SOURCE_ONLY, Options, plain, sort_options
-from zpipe.values.stage import BUILT_INS, PROGRAM, StageSpec
+from zpipe.values.stage import BUILT_INS, ENTRY, GATE, PROGRAM, StageSpec
 
 KEEPS = ("all", "latest")
 SCHEMA = 1
@@ -58,6 +58,8 @@ class Reader:
             run = ""
         elif not run and "cmd" in raw:
             run = PROGRAM
+        elif run in ("", GATE, ENTRY) and "listen" in raw:
+            run = ENTRY if above is None and joined is None else GATE
         elif run not in ("", PROGRAM) and "cmd" in raw:
             self.fault(f"{at}.cmd", f"stage {name!r} has run and cmd: leave one of them out")
         elif not run:

@@ -1,0 +1,186 @@
+"""The Python ways to a gate from outside of a pipeline: call a stage, put items in, take them out."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from zpipe.processes.access import Access
+from zpipe.processes.line import Answer, Found, Line, answered, find
+from zpipe.values.errors import CallError
+
+PUT_ITEMS = 256  # in one message
+PUT_AHEAD = 8  # messages that are on their way
+TIMEOUT_S = 60.0
+
+__all__ = ["Client", "Reply", "Service", "client", "pull", "push"]
+
+
+class Reply:
+    """What becomes of one call."""
+
+    def __init__(self, future: Future[Any], timeout_s: float | None) -> None:
+        self._future = future
+        self._timeout_s = timeout_s
+
+    @property
+    def result(self) -> Any:
+        """Wait for what the stage makes of the item.  Raises CallError when it fails, or does not come in time."""
+        try:
+            return self._future.result(self._timeout_s)
+        except TimeoutError:
+            self._future.cancel()
+            raise CallError(f"no result within {self._timeout_s:g} s: give pipe() a longer timeout") from None
+
+    @property
+    def done(self) -> bool:
+        """Tell whether the result, or the failure, is there."""
+        return self._future.done()
+
+
+class Service:
+    """A stage with a gate, as a function that runs elsewhere."""
+
+    def __init__(self, found: Found, line: Line) -> None:
+        self.name = found.stage
+        self.role = found.role
+        self.endpoint = found.endpoint
+        self._line = line
+        self._ids = f"{secrets.token_hex(6)}:"
+        self._count = 0
+
+    def pipe(self, item: Any, *, timeout: float | None = TIMEOUT_S) -> Reply:
+        """Call the stage for an item, or for the result of another call; `timeout` is in seconds, None for no end.
+
+        A call is made again when its worker dies.  Raises EncodeError for what cannot travel.
+        """
+        return Reply(self.submit(item.result if isinstance(item, Reply) else item), timeout)
+
+    def submit(self, item: Any) -> Future[Any]:
+        """Call the stage for an item, and return a future of its result, whose exception is a CallError.
+
+        Any number of calls may be on their way; threads may share one service.
+        """
+        if self.role == "source":
+            raise CallError(f"stage {self.name!r} is a source: put items there, call a stage behind it")
+        self._count += 1
+        made: Future[Any] = Future()
+        made.set_running_or_notify_cancel()
+        asked = self._line.ask({"call": [[f"{self._ids}{self._count}", item]]})
+        asked.add_done_callback(lambda answer: self._settle(made, answer))
+        return made
+
+    def put(self, items: Iterable[Any], *, name: str | None = None, end: bool = False) -> int:
+        """Put items into a source, and return how many, once all of them are on its disk.
+
+        Items that are put again under the same `name` are known by it and their number, and not taken twice.  With
+        `end` nothing more comes behind them: the run ends when it has done them all.  Raises CallError.
+        """
+        if self.role != "source":
+            raise CallError(f"stage {self.name!r} has its items from other stages: put them into a source, or call it")
+        name, count, block = name or secrets.token_hex(8), 0, []
+        asked: deque[Answer] = deque()
+        for item in items:
+            block.append([f"{name}:{count}", item])
+            count += 1
+            if len(block) >= PUT_ITEMS or getattr(item, "nbytes", 0) * len(block) > 1 << 20:
+                asked.append(self._line.ask({"put": block}))
+                block = []
+            while len(asked) > PUT_AHEAD:
+                _stored(asked.popleft())
+        if block or end:
+            asked.append(self._line.ask({"put": block, "end": end}))
+        for answer in asked:
+            _stored(answer)
+        return count
+
+    def _settle(self, made: Future[Any], answer: Answer) -> None:
+        if (error := answer.exception()) is not None:
+            made.set_exception(error)
+            return
+        said = answer.result()
+        if done := said.get("done"):
+            made.set_result(done[0][1])
+            return
+        failed = said.get("failed")
+        why = failed[0][1] if failed else said.get("error", "the gate gives no reason")
+        made.set_exception(CallError(f"stage {self.name!r}: {why}"))
+
+
+class Client:
+    """The gates of a run, or one gate, by address; `with` it, or `close` it."""
+
+    def __init__(self, address: str, access: Access | None = None) -> None:
+        self.address = address
+        self._access = access
+        self._services: dict[str, tuple[Service, Line]] = {}
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def stage(self, name: str = "") -> Service:
+        """Return a stage that has a gate; without a name that whose gate is at this address.
+
+        Raises CallError when it cannot be found, and RegistryError.
+        """
+        if name not in self._services:
+            found, line = find(self.address, name, self._access)
+            self._services[name] = Service(found, line), line
+        return self._services[name][0]
+
+    def close(self) -> None:
+        """Hang up."""
+        for _, line in self._services.values():
+            line.close()
+        self._services.clear()
+
+
+def client(address: str, *, access: Access | None = None) -> Client:
+    """Return a client of the run whose registry is at `address`, or of the gate that is.
+
+    `zp.client("tcp://127.0.0.1:5570").stage("clean").pipe(x).result`
+    """
+    return Client(address, access)
+
+
+def push(
+    address: str, items: Iterable[Any], *, stage: str = "", name: str | None = None, end: bool = False,
+    access: Access | None = None,
+) -> int:  # fmt: skip
+    """Put items into the source whose gate is at `address`, or into `stage` of the run; as `Service.put`."""
+    with Client(address, access) as made:
+        return made.stage(stage).put(items, name=name, end=end)
+
+
+def pull(address: str, *, stage: str = "", access: Access | None = None) -> Iterator[Any]:
+    """Yield the items that reach the sink whose gate is at `address`, or `stage` of the run, until the run ends.
+
+    An item is done when the next is asked for; one that is not, since its reader died, goes to another.
+    """
+    found, line = find(address, stage, access)
+    with line:
+        if found.role != "sink":
+            raise CallError(f"stage {found.stage!r} is a {found.role}, whose items go on: only a sink is pulled from")
+        done: list[list[Any]] = []
+        while True:
+            said = answered(line, {"take": 1, "done": done}, None)
+            if said.get("error"):
+                raise CallError(f"stage {found.stage!r}: {said['error']}")
+            done = []
+            for token, item in said.get("items") or ():
+                yield item
+                done.append([token, None])
+            if said.get("over"):
+                return
+
+
+def _stored(answer: Answer) -> None:
+    said = answer.result()
+    if said.get("error"):
+        raise CallError(str(said["error"]))

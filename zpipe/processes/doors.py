@@ -1,0 +1,136 @@
+"""The addresses of a gate: where those outside ask, where work is pushed to them, and where they push to.
+
+Knows sockets and who is at their other ends; what is said is for the gate.  With keys only their owners come in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from zpipe.processes.runfolder import RunFolder
+from zpipe.transport import addresses, sockets
+from zpipe.transport.keys import Keys
+from zpipe.transport.sockets import Buffer, OutsideKind
+from zpipe.transport.waiting import Waiter
+from zpipe.values.errors import ConfigError, StageError
+
+KINDS: tuple[OutsideKind, ...] = ("call", "push", "pull")
+
+EVERY = "0.0.0.0"  # in an endpoint: every address of this host
+
+Peer = tuple[bytes, ...]  # what stands in front of an answer: where it goes, and the empty frame of a REQ
+
+
+class Heard:
+    """A message that came: its frames, and who is to be answered, if it can be."""
+
+    __slots__ = ("address", "frames", "peer")
+
+    def __init__(self, frames: Sequence[Buffer], address: str, peer: Peer | None) -> None:
+        self.frames = frames
+        self.address = address
+        self.peer = peer
+
+
+class Doors:
+    """The bound sockets of one gate; the ports of a life are those of the next.
+
+    `listen` has a port for each kind, and the host.  Raises StageError when one cannot be bound.
+    """
+
+    def __init__(
+        self, context: sockets.Context, stage: str, listen: Mapping[str, Any], folder: RunFolder, *,
+        keys: Keys | None, insecure: bool, poller: Waiter,
+    ) -> None:  # fmt: skip
+        self._poller = poller
+        self._sockets: dict[str, sockets.Socket] = {}
+        self.endpoints: dict[str, str] = {}
+        host = listen.get("host", addresses.LOOPBACK)
+        if addresses.is_loopback(host):
+            keys = None
+        elif keys is None and not insecure:
+            raise StageError(
+                f"stage {stage!r} listens at {host}, which is not of this machine alone, and there are no keys: make "
+                "them with zpipe keys, or say --insecure to let everyone in who reaches it"
+            )
+        noted = folder.path / "gates" / f"{stage.replace('/', '_')}.json"
+        before: dict[str, str] = {}
+        with suppress(OSError, ValueError):
+            before = json.loads(noted.read_text(encoding="utf-8"))
+        for kind in KINDS:
+            if kind in listen or kind == "call":
+                self._bind(context, stage, kind, host, listen.get(kind, 0), before.get(kind, ""), keys)
+        self.pullers = 0  # connections at which work is pulled
+        self._monitor = sockets.watch_outside(self._sockets["push"]) if "push" in self._sockets else None
+        for socket in (*self._sockets.values(), self._monitor):
+            if socket is not None:
+                poller.register(socket)
+        noted.parent.mkdir(exist_ok=True)
+        noted.write_text(json.dumps(self.endpoints), encoding="utf-8")
+
+    def _bind(
+        self, context: sockets.Context, stage: str, kind: OutsideKind, host: str, port: int, before: str,
+        keys: Keys | None,
+    ) -> None:  # fmt: skip
+        shown = f"[{host}]" if ":" in host else host
+        try:
+            if not port and before:
+                with suppress(ConfigError):
+                    self._sockets[kind], self.endpoints[kind] = sockets.bind_outside(context, kind, before, keys)
+                    return
+            self._sockets[kind], self.endpoints[kind] = sockets.bind_outside(
+                context, kind, f"tcp://{shown}:{port}", keys
+            )
+        except ConfigError as error:
+            raise StageError(f"stage {stage!r} cannot listen for {kind}: {error}") from None
+
+    @property
+    def near(self) -> str:
+        """Return where processes of this host call."""
+        return self.endpoints["call"].replace(EVERY, addresses.LOOPBACK, 1)
+
+    def heard(self, most: int) -> list[Heard]:
+        """Return up to so many of the messages that have come."""
+        found: list[Heard] = []
+        for kind in ("call", "pull"):
+            socket = self._sockets.get(kind)
+            while socket is not None and len(found) < most:
+                received = sockets.receive_outside(socket)
+                if received is None:
+                    self._poller.empty(socket)
+                    break
+                frames, address = received
+                if kind == "pull":
+                    found.append(Heard(frames, address, None))
+                    continue
+                start = 2 if len(frames) > 2 and not len(frames[1]) else 1
+                peer = tuple(bytes(frame) for frame in frames[:start])
+                found.append(Heard(frames[start:] or (b"",), address, peer))
+        return found
+
+    def answer(self, peer: Peer, frames: Sequence[Buffer]) -> bool:
+        """Answer somebody; False when it has gone."""
+        return sockets.reply(self._sockets["call"], (*peer, *frames))
+
+    @property
+    def room(self) -> int:
+        """Return to how many work may be pushed: none without that address, or without anybody there."""
+        while self._monitor is not None and (news := sockets.watched(self._monitor)) is not None:
+            self.pullers = max(0, self.pullers + (news == "up") - (news == "down"))
+        if self._monitor is not None:
+            self._poller.empty(self._monitor)
+        return self.pullers
+
+    def push(self, frames: Sequence[Buffer]) -> bool:
+        """Push work to whoever's turn it is; False when nobody takes it now."""
+        return sockets.send(self._sockets["push"], frames)
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Close, once what was said last is on its way."""
+        if self._monitor is not None:
+            sockets.unwatch(self._sockets["push"])
+        sockets.close(self._monitor)
+        sockets.close(*self._sockets.values(), linger_ms=linger_ms)

@@ -1,0 +1,87 @@
+"""The workers that a gate starts itself, for a stage with `listen` and code: each is one more at its address.
+
+Kept alive as a supervisor keeps workers alive; what they do is between them and the gate.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zpipe.processes.child import plain
+from zpipe.processes.system import die_with
+from zpipe.values.errors import StageError
+from zpipe.values.plan import StagePlan
+
+PAUSE_S, PAUSE_MAX_S = 0.1, 5.0  # before one that died is started anew, doubling
+WELL_S = 10.0  # one that lived for so long has got over it
+END_S = 2.0  # for one that was told that nothing more comes
+
+
+@dataclass
+class _Hand:
+    name: str
+    process: subprocess.Popen[bytes] | None = None
+    began_s: float = 0.0
+    due_s: float = 0.0
+    pause_s: float = PAUSE_S
+
+
+class Hands:
+    """`n` processes of a stage's `run` or `cmd`, that ask for items at `endpoint`."""
+
+    def __init__(self, stage: StagePlan, folder: Path, endpoint: str) -> None:
+        self._stage = stage
+        self._folder = folder
+        self._endpoint = endpoint
+        self._hands = [_Hand(f"{stage.name}#{n + 1}") for n in range(stage.crew)]
+
+    def look(self, now_s: float) -> list[tuple[str, str]]:
+        """Start those that are to run and do not; returns the names of those that have died, and how."""
+        died = []
+        for hand in self._hands:
+            if hand.process is not None and (status := hand.process.poll()) is not None:
+                hand.process = None
+                well = now_s - hand.began_s >= WELL_S
+                hand.pause_s = PAUSE_S if well else min(2 * hand.pause_s, PAUSE_MAX_S)
+                hand.due_s = now_s + hand.pause_s
+                how = f"exited {status}" if status >= 0 else f"was killed by signal {-status}"
+                died.append((hand.name, how))
+            if hand.process is None and now_s >= hand.due_s:
+                hand.began_s, hand.process = now_s, self._start(hand.name)
+        return died
+
+    def _start(self, name: str) -> subprocess.Popen[bytes]:
+        stage, parent = self._stage, os.getpid()
+        argv = list(stage.cmd) or [
+            sys.executable, "-m", "zpipe.processes.taker", stage.run, "--folder", str(self._folder),
+        ]  # fmt: skip
+        env = {**os.environ, "ZPIPE_CALL": self._endpoint, "ZPIPE_NAME": name, **_args(stage.args)}
+        try:
+            return subprocess.Popen(
+                argv, cwd=self._folder, env=env, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(parent)
+            )  # fmt: skip
+        except OSError as error:
+            raise StageError(
+                f"stage {stage.name!r}: cannot start {argv[0]!r}: {(error.strerror or str(error)).lower()}"
+            ) from None
+
+    def close(self) -> None:
+        """Wait for those that were told that nothing more comes, and end the others."""
+        for hand in self._hands:
+            if hand.process is not None:
+                try:
+                    hand.process.wait(END_S)
+                except subprocess.TimeoutExpired:
+                    hand.process.kill()
+                    hand.process.wait()
+
+
+def _args(args: Mapping[str, Any]) -> dict[str, str]:
+    return {"ZPIPE_ARGS": json.dumps(dict(args)), **plain(args)}

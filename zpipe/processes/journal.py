@@ -1,0 +1,96 @@
+"""The journal of a gate into a pipeline: every item that was taken in, in a file, before anybody is told so.
+
+An SQLite database: ids are known for as long as the run folder is there, items until they are settled.
+Its `position` is that of the item in its source.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from zpipe.values.errors import SaveError
+
+_TABLES = """
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = FULL;
+    CREATE TABLE IF NOT EXISTS items (position INTEGER PRIMARY KEY, id TEXT UNIQUE, item BLOB);
+    CREATE TABLE IF NOT EXISTS ends (position INTEGER PRIMARY KEY);
+"""
+
+
+class Journal:
+    """The items of one gate; any thread may call.  Raises SaveError when the file cannot be read or written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        try:
+            path.parent.mkdir(exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.executescript(_TABLES)
+            (last,) = self._db.execute("SELECT max(position) FROM items").fetchone()
+            (nbytes,) = self._db.execute("SELECT total(length(item)) FROM items").fetchone()
+            self.over = self._db.execute("SELECT 1 FROM ends").fetchone() is not None
+        except (OSError, sqlite3.Error) as error:
+            raise SaveError(f"the journal {path} cannot be opened: {error}") from error
+        self.end = 0 if last is None else last + 1  # the position of what comes next
+        self.nbytes = int(nbytes)  # of the items that are kept
+        self._kept = 0  # position of the first of them
+
+    def add(self, entries: Sequence[tuple[str | None, bytes]], *, over: bool = False) -> None:
+        """Take (id, item) in, but not what has an id that is known; it is on disk when this returns.
+
+        With `over` nothing more comes behind it.
+        """
+        end, nbytes = self.end, self.nbytes
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                for id_, item in entries:
+                    row = (end, id_, item)
+                    if self._db.execute("INSERT OR IGNORE INTO items VALUES (?, ?, ?)", row).rowcount:
+                        end += 1
+                        nbytes += len(item)
+                if over:
+                    self._db.execute("INSERT OR IGNORE INTO ends VALUES (?)", (end,))
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise SaveError(f"the journal {self._path} cannot be written: {error}") from error
+        self.end, self.nbytes, self.over = end, nbytes, self.over or over
+
+    def read(self, position: int, most: int) -> list[bytes | None]:
+        """Return the items from a position on; None in place of one that is kept no more."""
+        with self._lock:
+            try:
+                rows = self._db.execute(
+                    "SELECT item FROM items WHERE position >= ? ORDER BY position LIMIT ?", (position, most)
+                ).fetchall()
+            except sqlite3.Error as error:
+                raise SaveError(f"the journal {self._path} cannot be read: {error}") from error
+        return [item for (item,) in rows]
+
+    def forget(self, position: int) -> None:
+        """Keep the items below a position no longer: they are settled."""
+        if position <= self._kept:
+            return
+        with self._lock:
+            try:
+                (nbytes,) = self._db.execute(
+                    "SELECT total(length(item)) FROM items WHERE position >= ? AND position < ?", (self._kept, position)
+                ).fetchone()
+                self._db.execute(
+                    "UPDATE items SET item = NULL WHERE position >= ? AND position < ?", (self._kept, position)
+                )
+            except sqlite3.Error:
+                return  # it costs room, and is tried again with the next
+        self._kept, self.nbytes = position, self.nbytes - int(nbytes)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
