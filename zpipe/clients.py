@@ -14,6 +14,7 @@ from zpipe.values.errors import CallError
 
 PUT_ITEMS = 256  # in one message
 PUT_AHEAD = 8  # messages that are on their way
+CALLS_AHEAD = 64
 TIMEOUT_S = 60.0
 
 __all__ = ["Client", "Reply", "Service", "client", "pull", "push"]
@@ -72,6 +73,15 @@ class Service:
         asked = self._line.ask({"call": [[f"{self._ids}{self._count}", item]]})
         asked.add_done_callback(lambda answer: self._settle(made, answer))
         return made
+
+    def all(self, items: Iterable[Any], *, timeout: float | None = TIMEOUT_S) -> Iterator[Reply]:
+        """Call the stage for each item, some of them ahead, and yield the replies in the order of the items."""
+        ahead: deque[Reply] = deque()
+        for item in items:
+            ahead.append(self.pipe(item, timeout=timeout))
+            if len(ahead) > CALLS_AHEAD:
+                yield ahead.popleft()
+        yield from ahead
 
     def put(self, items: Iterable[Any], *, name: str | None = None, end: bool = False) -> int:
         """Put items into a source, and return how many, once all of them are on its disk.
@@ -158,9 +168,12 @@ def push(
         return made.stage(stage).put(items, name=name, end=end)
 
 
-def pull(address: str, *, stage: str = "", access: Access | None = None) -> Iterator[Any]:
+def pull(
+    address: str, *, stage: str = "", count: int | None = None, access: Access | None = None
+) -> Iterator[Any]:  # fmt: skip
     """Yield the items that reach the sink whose gate is at `address`, or `stage` of the run, until the run ends.
 
+    With a `count` no more than so many are taken.
     An item is done when the next is asked for; one that is not, since its reader died, goes to another.
     """
     found, line = find(address, stage, access)
@@ -168,15 +181,17 @@ def pull(address: str, *, stage: str = "", access: Access | None = None) -> Iter
         if found.role != "sink":
             raise CallError(f"stage {found.stage!r} is a {found.role}, whose items go on: only a sink is pulled from")
         done: list[list[Any]] = []
+        left = -1 if count is None else count
         while True:
-            said = answered(line, {"take": 1, "done": done}, None)
+            said = answered(line, {"take": 1 if left else 0, "done": done}, None)
             if said.get("error"):
                 raise CallError(f"stage {found.stage!r}: {said['error']}")
             done = []
             for token, item in said.get("items") or ():
                 yield item
                 done.append([token, None])
-            if said.get("over"):
+                left -= 1
+            if said.get("over") or not (left or done):
                 return
 
 

@@ -29,7 +29,9 @@ DOORS = {
     "numpy": {
         *("zpipe.values.context", "zpipe.wire.arrays", "zpipe.wire.uniform", "zpipe.transport.shared"),
         *("zpipe.values.stacks", "zpipe.stages", "zpipe.sinks.arrays", "zpipe.testing.shared"),
+        "zpipe.cli.files",
     },
+    "PIL": {"zpipe.cli.files"},
     "pyarrow": {"zpipe.sinks.tables"},
     "tomllib": {"zpipe.values.tomlfile"},
     "tomli_w": {"zpipe.values.tomlfile"},

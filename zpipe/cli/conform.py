@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
+from zpipe.cli import options
 from zpipe.cli.try_ import items as parsed
 from zpipe.processes import conform as tried
 from zpipe.processes.exits import EXIT_FAILED
 from zpipe.values.callables import missing_program
-from zpipe.values.tomlfile import toml_value
 
 ITEMS: tuple[Any, ...] = ("a text", 7, None, {"text": "a text"}, [1.5, True], b"bytes")
 
@@ -34,11 +34,7 @@ def conform(file: Any, args: tuple[str, ...], timeout: float, cmd: tuple[str, ..
     """
     if fault := missing_program(cmd, Path.cwd()):
         raise click.UsageError(fault)
-    pairs = [text.partition("=") for text in args]
-    for text, (key, equals, _) in zip(args, pairs, strict=True):
-        if not (key and equals):
-            raise click.UsageError(f"--arg {text} is not of the form KEY=VALUE")
-    given = {key: toml_value(value) for key, _, value in pairs}
+    given = dict(map(options.arg, args))
     items = parsed(file.read(), file.name, "[1, 2]") if file is not None else list(ITEMS)
     verdicts = {v.rule: v for v in tried.conform(cmd, Path.cwd(), items, given, timeout_s=timeout)}
     for rule, says in tried.RULES.items():

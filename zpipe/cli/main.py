@@ -16,7 +16,7 @@ COMMANDS = {
     "new": "new", "run": "run", "check": "check", "graph": "graph", "test": "test", "try": "try_", "up": "up",
     "registry": "registry", "worker": "worker", "scale": "drain", "drain": "drain", "down": "drain", "ps": "ps",
     "top": "top", "tap": "tap", "logs": "logs", "dead": "dead", "keys": "keys", "schema": "schema",
-    "conform": "conform",
+    "conform": "conform", "push": "outside", "pull": "outside", "call": "outside",
 }  # fmt: skip
 
 

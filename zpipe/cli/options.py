@@ -15,6 +15,7 @@ from zpipe.processes.launcher import ANY_PORT
 from zpipe.transport.keys import HOME
 from zpipe.transport.sockets import TRANSPORTS, check_endpoint
 from zpipe.values.errors import ConfigError
+from zpipe.values.tomlfile import toml_value
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -135,3 +136,11 @@ def registry(*, required: bool, help_text: str) -> Callable[[Command], Command]:
 def as_json(command: Command) -> Command:
     """Give a command --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(command)
+
+
+def arg(text: str) -> tuple[str, Any]:
+    """Return the name and the value of an --arg KEY=VALUE.  Raises UsageError."""
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise click.UsageError(f"--arg {text} is not of the form KEY=VALUE")
+    return key, toml_value(value)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ class _Hand:
     began_s: float = 0.0
     due_s: float = 0.0
     pause_s: float = PAUSE_S
+    told: bool = False  # to end
 
 
 class Hands:
@@ -51,8 +54,7 @@ class Hands:
                 well = now_s - hand.began_s >= WELL_S
                 hand.pause_s = PAUSE_S if well else min(2 * hand.pause_s, PAUSE_MAX_S)
                 hand.due_s = now_s + hand.pause_s
-                how = f"exited {status}" if status >= 0 else f"was killed by signal {-status}"
-                died.append((hand.name, how))
+                died.append((hand.name, _how(status)))
             if hand.process is None and now_s >= hand.due_s:
                 hand.began_s, hand.process = now_s, self._start(hand.name)
         return died
@@ -85,3 +87,45 @@ class Hands:
 
 def _args(args: Mapping[str, Any]) -> dict[str, str]:
     return {"ZPIPE_ARGS": json.dumps(dict(args)), **plain(args)}
+
+
+def keep(argv: Sequence[str], n: int) -> int:
+    """Keep `n` processes of a command alive until they end by themselves, or this one is to; returns the exit code.
+
+    One that fails as soon as it was started would do so again: then all are ended.
+    """
+    told: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: told.append(number))
+    parent = os.getpid()
+    hands = [_Hand(str(k)) for k in range(n)]
+    code = 0
+    while hands:
+        now_s = time.monotonic()
+        for hand in list(hands):
+            if hand.process is None and now_s >= hand.due_s:
+                hand.began_s = now_s
+                hand.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(parent))
+            if hand.process is None or (status := hand.process.poll()) is None:
+                continue
+            if status == 0 or told or code:
+                hands.remove(hand)
+                continue
+            print(f"zpipe: a worker {_how(status)}", file=sys.stderr, flush=True)
+            if status > 0 and now_s - hand.began_s < WELL_S:
+                code = status
+                told.append(signal.SIGTERM)
+            hand.process, hand.due_s = None, now_s + hand.pause_s
+            hand.pause_s = PAUSE_S if now_s - hand.began_s >= WELL_S else min(2 * hand.pause_s, PAUSE_MAX_S)
+        if told:
+            for hand in hands:
+                if hand.process is not None and not hand.told:
+                    hand.told = True
+                    hand.process.terminate()
+            hands = [hand for hand in hands if hand.process is not None]
+        time.sleep(0.02)
+    return code
+
+
+def _how(status: int) -> str:
+    return f"exited {status}" if status >= 0 else f"was killed by {signal.Signals(-status).name}"

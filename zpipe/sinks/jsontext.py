@@ -23,13 +23,17 @@ def check_nan(nan: str) -> str:
 def to_json(item: Item, nan: str) -> str:
     """Return an item as JSON in one line.  Raises EncodeError."""
     try:
-        return _encode(item.value)
-    except (TypeError, ValueError, RecursionError):
-        pass  # once more, slowly, to find out what and where
-    try:
-        return _encode(_plain(item.value, "item", nan))
+        return text_of(item.value, nan)
     except EncodeError as error:
         raise EncodeError(f"cannot write {item.path}: {error}") from None
+
+
+def text_of(value: Any, nan: str) -> str:
+    """Return a value as JSON in one line; `nan` is as `check_nan` wants it.  Raises EncodeError."""
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, RecursionError):
+        return _encode(_plain(value, "item", nan))  # once more, slowly, to find out what and where
 
 
 def _plain(value: Any, place: str, nan: str) -> Any:
