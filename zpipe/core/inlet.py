@@ -214,6 +214,15 @@ class Inlet:
         weight = max(0.2, items / (items + 16))  # many items say more than one
         self.service_s = each if self.service_s is None else self.service_s + weight * (each - self.service_s)
 
+    def want(self, items: int) -> None:
+        """Grant so many more items at once, over all links: who is to do them asks for them already."""
+        each = -(-items // max(1, len(self.links)))
+        for link in self.links.values():
+            window = min(self.limits.window_max, link.got - link.consumed + each)
+            if link.limit < link.consumed + window:
+                link.window = max(link.window, window)
+                link.dirty = True
+
     def _grant(self, link: InLink) -> None:
         limits = self.limits
         if self.service_s is not None and link.edge not in self.latest:

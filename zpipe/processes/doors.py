@@ -63,7 +63,7 @@ class Doors:
         for kind in KINDS:
             if kind in listen or kind == "call":
                 self._bind(context, stage, kind, host, listen.get(kind, 0), before.get(kind, ""), keys)
-        self.pullers = 0  # connections at which work is pulled
+        self._pullers: set[int] = set()
         self._monitor = sockets.watch_outside(self._sockets["push"]) if "push" in self._sockets else None
         for socket in (*self._sockets.values(), self._monitor):
             if socket is not None:
@@ -116,13 +116,17 @@ class Doors:
         return sockets.reply(self._sockets["call"], (*peer, *frames))
 
     @property
-    def room(self) -> int:
-        """Return to how many work may be pushed: none without that address, or without anybody there."""
-        while self._monitor is not None and (news := sockets.watched(self._monitor)) is not None:
-            self.pullers = max(0, self.pullers + (news == "up") - (news == "down"))
+    def pullers(self) -> int:
+        """Return how many connections there are at which work is pulled."""
+        while self._monitor is not None and (news := sockets.visitor(self._monitor)) is not None:
+            number, has_come = news
+            if has_come:
+                self._pullers.add(number)
+            else:
+                self._pullers.discard(number)
         if self._monitor is not None:
             self._poller.empty(self._monitor)
-        return self.pullers
+        return len(self._pullers)
 
     def push(self, frames: Sequence[Buffer]) -> bool:
         """Push work to whoever's turn it is; False when nobody takes it now."""

@@ -330,6 +330,8 @@ class Gate:
                 begun = True
                 self._caller.trouble.begin()
             self._open(job)
+        if leases.waiting < wanted + AHEAD:
+            inlet.want(wanted + AHEAD - leases.waiting)
 
     def _open(self, job: Job) -> None:
         ((run, k, _),) = job.stretches
@@ -386,7 +388,7 @@ class Gate:
 
     def _push(self, now_s: float) -> int:
         """Push items to those who pull, so many that each has two in the mean."""
-        most = PUSHED_EACH * self._doors.room
+        most = PUSHED_EACH * self._doors.pullers
         given = 0
         while self._pushed < most and (leases := self._leases.give(now_s, 1)):
             message = {

@@ -408,8 +408,21 @@ def answer(sock: Socket, peer: bytes, payload: bytes) -> bool:
 
 
 def watch_outside(sock: Socket) -> Socket:
-    """Return a socket that tells who comes to a bound one, and who leaves; as `watch`."""
-    return sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+    """Return a socket that tells of connections to a bound one; poll it and call `visitor`."""
+    return sock.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+
+
+def visitor(monitor: Socket) -> tuple[int, bool] | None:
+    """Return the number of the next connection that has come, or has gone, and which of the two; None without news.
+
+    Of one that is refused for its kind of socket nothing else is told, so those that are being made count too.
+    """
+    try:
+        event = monitor.recv_multipart(zmq.NOBLOCK)[0]
+    except zmq.Again:
+        return None
+    number, value = int.from_bytes(event[:2], sys.byteorder), int.from_bytes(event[2:6], sys.byteorder)
+    return value, number == zmq.EVENT_ACCEPTED
 
 
 def watch(sock: Socket) -> Socket:
