@@ -731,7 +731,7 @@ def test_the_table_shows_the_workers(bench: Bench) -> None:
         {
             "worker": "crops-2", "inc": 2, "stage": "crops", "slot": 1, "pid": 1002, "host": "h",
             "supervisor": "h:1", "state": "live", "beat_age_s": 0.0, "rate": 0.0, "running": None, "waits": "",
-            "sources": [1], "counters": {"done": 3},
+            "listen": {}, "sources": [1], "counters": {"done": 3},
         }
     ]  # fmt: skip
 
