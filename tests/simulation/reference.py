@@ -89,7 +89,7 @@ def _outputs(step: Step, stage: StagePlan, inputs: list[Entry], epochs: int) -> 
                 for e in range(step.epochs)
                 for i in range(size)
             ]
-        case "map":
+        case "map" | "gate":
             return [(p, d, e, ("m", step.name, v)) for p, d, e, v in inputs if keep(step, v)]
         case "tag":
             return [(p, d, e, tagged(step, v)) for p, d, e, v in inputs if keep(step, v)]

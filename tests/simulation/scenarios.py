@@ -384,6 +384,23 @@ def ailing(r: random.Random) -> list[Step]:
     return [*steps, Step("sink", "sink", (steps[-1].name,), ordered=r.random() < 0.6)]
 
 
+def outside(r: random.Random) -> list[Step]:
+    """A stage whose items are done by workers outside, above order or groups; some of them ail."""
+    ails: dict[str, Any] = {}
+    if r.random() < 0.4:
+        ails = {"ails": True, "retries": r.choice((None, 0, 1, 3)), "fickle": False}
+    steps = [
+        source(r, size=r.choice((None, 25))),
+        Step("a", "map", ("src",), 2, drop=r.choice((0, 3))),
+        Step("b", "gate", ("a",), drop=r.choice((0, 3)), **ails),
+    ]
+    if r.random() < 0.4:
+        steps.append(Step("g", "batch", ("b",), size=3))
+    elif r.random() < 0.3:
+        steps.append(Step("c", "gate", ("b",)))
+    return [*steps, Step("sink", "sink", (steps[-1].name,), ordered=r.random() < 0.6)]
+
+
 SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
     linear,
     ordered,
@@ -412,6 +429,7 @@ SCENARIOS: tuple[Callable[[random.Random], list[Step]], ...] = (
     gathered,
     newest,
     ailing,
+    outside,
 )
 
 
@@ -472,4 +490,5 @@ def faults(r: random.Random) -> Faults:
         registry_every_s=r.choice((0.0, 0.0, 0.0, 0.7)),
         blackouts=r.choice((0.0, 0.0, 2.0, 8.0)),
         power=power if stop_s is None else 0.0,
+        outside=r.choice((0.0, 0.05, 0.3)),
     )

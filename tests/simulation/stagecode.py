@@ -23,6 +23,7 @@ from zpipe.values.stage import StageSpec
 FORMS = {
     "source": CallableInfo("split"),
     "map": CallableInfo("map"),
+    "gate": CallableInfo("map"),
     "route": CallableInfo("map"),
     "split": CallableInfo("split"),
     "unbatch": CallableInfo("split"),
@@ -52,6 +53,8 @@ def plan_of(steps: list[Step]) -> Plan:
             "checkpoint": step.checkpoint,
             "stacked": step.is_stacked,
         }
+        if step.kind == "gate":
+            options["listen"] = {"call": 0}
         if step.ails:
             options |= {"on_error": "dead-letter", "retries": step.retries}
         if step.block:
@@ -202,7 +205,7 @@ def _target(step: Step, stage: StagePlan, database: Database) -> Callable[..., A
             return lambda: lambda values: _mapped_array(step, values, database)
         case "map" if step.block:
             return lambda: lambda values: [_mapped(step, value, database) for value in values]
-        case "map":
+        case "map" | "gate":
             return lambda: lambda value: _mapped(step, value, database)
         case "tag":
             return lambda: lambda value: tagged(step, value) if keep(step, value) else None

@@ -26,6 +26,7 @@ def leases(n: int = 0, **more: Any) -> Leases:
 
 
 def given(made: Leases, now_s: float, n: int = 1, holder: Any = "a") -> list[tuple[str, Any]]:
+    made.ripen(now_s)
     return [(lease.token, lease.item.what) for lease in made.give(now_s, n, holder)]
 
 
@@ -189,6 +190,7 @@ class Gate(RuleBasedStateMachine):
 
     @rule(n=st.integers(1, 4), holder=HOLDERS, lost=st.booleans())
     def is_asked(self, n: int, holder: str | None, lost: bool) -> None:
+        self.made.ripen(self.now_s)
         found = self.made.give(self.now_s, n, holder)
         assert len(found) <= n
         for lease in found:
@@ -264,6 +266,7 @@ class Gate(RuleBasedStateMachine):
             self.now_s += 5.0
             for lease in self.made.expire(self.now_s):
                 self.made.again(lease.item, self.now_s)
+            self.made.ripen(self.now_s)
             for lease in self.made.give(self.now_s, 4, "honest"):
                 self.outcomes[self.made.done(lease.token).what] += 1
         assert self.outcomes == [1] * len(self.outcomes)

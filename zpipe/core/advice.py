@@ -234,7 +234,7 @@ def _line(alike: Sequence[StageLook], more: int, others: Sequence[StageLook]) ->
 def _why_fixed(look: StageLook) -> str:
     if look.role == "source":
         return "is a source, whose workers are set before the run"
-    return "has a memory, and so one worker"
+    return "has a gate or a memory, and so one worker"
 
 
 def _and(names: Iterable[str]) -> str:

@@ -107,7 +107,6 @@ class Leases:
 
     def give(self, now_s: float, n: int, holder: Any = None) -> list[Lease]:
         """Give up to `n` items to `holder`; nothing to one who is not trusted."""
-        self._ripen(now_s)
         leases: list[Lease] = []
         if holder is not None and self.is_distrusted(now_s, holder):
             return leases
@@ -208,7 +207,7 @@ class Leases:
         else:
             queue.append(item)
 
-    def _ripen(self, now_s: float) -> None:
+    def ripen(self, now_s: float) -> None:
         """Put what is to be tried again where it is given out next."""
         while self._later and self._later[0][0] <= now_s:
             item = heappop(self._later)[2]

@@ -172,6 +172,8 @@ class Members:
         """Raise Refused for a stage whose number of workers cannot change."""
         if stage.role == "source":
             raise Refused(409, f"{stage.name!r} is a source, whose workers own its partitions: set them before the run")
+        if stage.is_gate:
+            raise Refused(409, f"stage {stage.name!r} has a gate, and so one worker: launch more at its address")
         if stage.memory:
             raise Refused(409, f"stage {stage.name!r} has a memory, and so one worker: scale the stages above it")
 
@@ -186,8 +188,9 @@ class Members:
         stage = member.stage
         if stage.role == "source":
             raise Refused(409, f"{member.name} is of a source and owns its partitions: zpipe down ends the run instead")
-        if stage.memory:
-            raise Refused(409, f"stage {stage.name!r} has a memory and one worker: the run cannot go on without it")
+        if stage.is_single:
+            what = _why_single(stage)
+            raise Refused(409, f"stage {stage.name!r} {what} and one worker: the run cannot go on without it")
         if not self._stays_without(member):
             way_out = f"start another first, zpipe worker {stage.name}"
             raise Refused(409, f"{member.name} is the last worker of stage {stage.name!r} that stays: {way_out}")
@@ -293,10 +296,10 @@ class Members:
             wanted = left[1]
         is_kept = wanted is None and free is None and self._starts_workers  # for one that the run itself starts
         slot = (slots[0] if free is None else free) if wanted is None else wanted
-        if stage.memory and (taken or slot > 0 or is_kept):
+        if stage.is_single and (taken or slot > 0 or is_kept):
             there = "".join(f", {_where(member)}: end it first" for member in taken.values())
             there = there or ", which the run starts itself" * is_kept
-            raise Refused(409, f"stage {stage.name!r} has a memory and takes one worker{there}")
+            raise Refused(409, f"stage {stage.name!r} {_why_single(stage)} and takes one worker{there}")
         if slot in taken:
             raise Refused(409, f"slot {slot} of stage {stage.name!r} is held by {_where(taken[slot])}")
         if most is not None and (slot >= most or is_kept):
@@ -324,14 +327,18 @@ def neighbours(plan: Plan) -> dict[int, list[int]]:
 
 def capacity(stage: StagePlan) -> int | None:
     """Return how many workers a stage may have, None for any number."""
-    if stage.memory:
+    if stage.is_single:
         return 1
     return max(1, min(stage.workers, stage.partitions)) if stage.role == "source" else None
 
 
 def may_scale(stage: StagePlan) -> bool:
     """Tell whether the number of a stage's workers may change while it runs."""
-    return stage.role != "source" and not stage.memory
+    return stage.role != "source" and not stage.is_single
+
+
+def _why_single(stage: StagePlan) -> str:
+    return "has a gate" if stage.is_gate else "has a memory"
 
 
 def planned(stage: StagePlan) -> int:

@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zpipe.core.leases import Item, Lease, Leases, Refused
@@ -21,7 +20,7 @@ from zpipe.processes.trouble import Settled, pause_s
 from zpipe.values.context import Output
 from zpipe.values.errors import EncodeError, ProtocolError, StageError
 from zpipe.values.paths import Mark, Run
-from zpipe.wire.body import encode_message
+from zpipe.wire.body import Buffer, encode_message
 from zpipe.wire.outside import KEY, VERSION, Asked, Message, read
 
 if TYPE_CHECKING:
@@ -85,17 +84,23 @@ class Gate:
         self.refused = 0
         self.is_open = False  # whether items are at hand that have no outcome
 
-    def open(self, caller: Caller, doors: Doors, lease_s: float, folder: Path) -> None:
-        """Begin, with what the worker has made meanwhile; `folder` is the pipeline's."""
+    def open(self, caller: Caller, doors: Doors, lease_s: float, hands: Hands | None = None) -> None:
+        """Begin, with what the worker has made meanwhile; `hands` are the workers that the gate has itself."""
         self._caller, self._worker, self._doors = caller, caller.worker, doors
         stage = self._stage = caller.stage
-        self._leases = Leases(lambda: secrets.token_hex(8), lease_s=lease_s, timeout_s=stage.timeout)
-        self._hands = Hands(stage, folder, doors.near) if stage.crew else None
+        self._leases = Leases(self._make_token, lease_s=lease_s, timeout_s=stage.timeout)
+        self._hands = hands
 
     @property
     def workers(self) -> int:
         """Return how many have asked for items lately, or pull them."""
         return len(self._seen_s) + self._doors.pullers
+
+    def _make_token(self) -> str:
+        return secrets.token_hex(8)
+
+    def _read(self, frames: Sequence[Buffer]) -> Asked:
+        return read(frames)
 
     # -- a turn -------------------------------------------------------------------------------------
 
@@ -111,6 +116,7 @@ class Gate:
         for lease in self._leases.expire(now_s):
             self._expired(now_s, lease)
         self._write_off()
+        self._leases.ripen(now_s)
         self._fill()
         given = self._answer(now_s)
         given += self._push(now_s)
@@ -150,7 +156,7 @@ class Gate:
 
     def _hear(self, now_s: float, heard: Heard) -> None:
         try:
-            asked = read(heard.frames)
+            asked = self._read(heard.frames)
             self._check(asked, heard)
         except ProtocolError as error:
             self._complain(heard, str(error))

@@ -38,6 +38,7 @@ from zpipe.processes.doors import Doors
 from zpipe.processes.entry import Entry
 from zpipe.processes.exits import EXIT_DONE, EXIT_DRAINED, EXIT_FAILED, EXIT_FENCED
 from zpipe.processes.gate import Gate
+from zpipe.processes.hands import Hands
 from zpipe.processes.letters import Letters
 from zpipe.processes.links import Links
 from zpipe.processes.output import lose_lines
@@ -240,7 +241,8 @@ class WorkerProcess:
         )  # fmt: skip
         self.doors, self.outside = doors, target
         if isinstance(target, Gate):
-            target.open(self.caller, doors, float(stage.listen.get("lease_s", LEASE_S)), Path(self.plan.folder))
+            hands = Hands(stage, Path(self.plan.folder), doors.near) if stage.crew else None
+            target.open(self.caller, doors, float(stage.listen.get("lease_s", LEASE_S)), hands)
         else:
             target.open(doors, poller)
 

@@ -38,6 +38,7 @@ class Faults:
     late: float = 0.0  # chance that news of a source does not reach the registry
     blackouts: float = 0.0  # everything dies at once, the registry too, and is resumed with other numbers of workers
     power: float = 0.0  # chance that a blackout is a loss of power: what was not synced may be gone
+    outside: float = 0.0  # chance that one who works at a gate dies, is late, or says something twice
     stop_s: float | None = None  # when all sources are told to stop reading
     until_s: float = 5.0
     restart_s: float = 0.05

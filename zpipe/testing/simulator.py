@@ -27,10 +27,12 @@ from zpipe.core.source import Position, Source
 from zpipe.core.suspects import Suspects
 from zpipe.core.worker import Role, Worker
 from zpipe.processes.caller import Caller, thaw
+from zpipe.processes.gate import Gate
 from zpipe.processes.patience import PAUSE_S
 from zpipe.processes.roles import role_of
 from zpipe.testing.ailing import Deadly, Notes, Shelf
 from zpipe.testing.faults import TICK_S, Faults, strike
+from zpipe.testing.outside import Crowd
 from zpipe.testing.shared import Part, Pool, Shares, objects, plain
 from zpipe.values.context import Current
 from zpipe.values.errors import NoRoom
@@ -123,6 +125,7 @@ class Node:
             self.caller.call = self._calling(self.caller.call)
         if stage.form == "commit":
             made.commit = self._calling(made.commit)
+        self.gate = world.crowds[stage.name].gate(self) if stage.is_gate else None
         self.fence = world.fences[stage.name] = world.fences.get(stage.name, 0) + 1
         save = world.adopt_save(stage.name, self.fence)
         if stage.memory and save is not None:
@@ -156,6 +159,9 @@ class Node:
             self.drain()  # of what has arrived meanwhile nothing is taken up before
             if self.todo:
                 return
+        if self.gate is not None:
+            self._serve(self.gate)
+            return
         if self.activity is not None and now_s < self.caller.due_s:
             worker.flush()
             self.drain()
@@ -196,6 +202,23 @@ class Node:
             self.world.wake(self, worker.due_s)
         if worked and not worker.outlet.backlog:
             self.world.wake(self, now_s + max(cost, 1e-6))
+
+    def _serve(self, gate: Gate) -> None:
+        """Let those outside do what there is, once."""
+        worker, world, now_s = self.worker, self.world, self.world.now_s
+        worker.calling = gate.is_open
+        gate.turn(now_s)
+        worker.calling = gate.is_open
+        worker.dispatch(now_s)
+        worker.flush()
+        self.drain()
+        world.watch(self)
+        if worker.is_drained:
+            world.leave(self)
+            return
+        due_s = gate.due_s(now_s)
+        if due_s < world.time_limit_s:
+            world.wake(self, max(due_s, now_s + 1e-4))
 
     def drain(self) -> None:
         """Carry out the worker's actions, in order; a save that there is no room for holds up what follows."""
@@ -326,6 +349,7 @@ class World:
         self.reaches: dict[int, int] = {}  # of sources, as their dead lives have noted them
         self.ends: dict[int, int] = {}  # positions at which sources have ended
         self.registry_up_s = 0.0
+        self.crowds = {stage.name: Crowd(self, stage, targets[stage.name]) for stage in plan.stages if stage.is_gate}
         self.mesh = self.mesh_type(neighbours(plan), mesh_peers)
         self.omitted = 0  # a living worker that rosters do not name
         self.stopping = False
@@ -469,7 +493,8 @@ class World:
         """Let everything die at once, with `power` also what was not synced, and resume the run some time later."""
         for node in list(self.nodes.values()):
             self.kill(node)
-        self.events = [event for event in self.events if event[2] in (self.tick, self.stop)]
+        stay = (self.tick, self.stop)
+        self.events = [e for e in self.events if e[2] in stay or isinstance(getattr(e[2], "__self__", None), Crowd)]
         heapify(self.events)
         self.omitted, self.registry_up_s = 0, self.now_s
         if power:
@@ -528,7 +553,7 @@ class World:
             self.ends.clear()
 
     def _other_workers(self, stage: StagePlan) -> int:
-        if stage.memory:
+        if stage.is_single:
             return 1
         return self.random.randint(1, stage.partitions if stage.role == "source" else 3)
 

@@ -105,6 +105,11 @@ class StagePlan:
         return bool(self.listen) and self.role != "source"
 
     @property
+    def is_single(self) -> bool:
+        """Tell whether it has one worker, come what may."""
+        return self.memory or self.is_gate
+
+    @property
     def tries(self) -> int:
         """Return how often an item may fail with an error."""
         return (self.retries or 0) + 1
