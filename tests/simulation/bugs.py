@@ -8,6 +8,7 @@ from typing import Any
 
 from zpipe.core.inlet import Address, Inlet, InLink
 from zpipe.core.latest import Latest
+from zpipe.core.leases import Lease
 from zpipe.core.ledger import Ledger, Record
 from zpipe.core.memory import Memory
 from zpipe.core.mesh import Mesh
@@ -24,6 +25,7 @@ from zpipe.processes.letters import Letter
 from zpipe.processes.trouble import GIVEN_UP
 from zpipe.stages import Made
 from zpipe.testing.ailing import Shelf
+from zpipe.testing.outside import PlayedGate
 from zpipe.testing.shared import Pool
 from zpipe.testing.simulator import World
 from zpipe.values.errors import NoRoom
@@ -388,7 +390,7 @@ class GivesUpTheBlock(Caller):
         trouble._alone = self._given_up  # type: ignore[method-assign]
 
     def _given_up(self, spot: Any, call: Any) -> Any:
-        yield from self.trouble._give_up(ValueError("its block failed"), *spot, 1)
+        yield from self.trouble.give_up(ValueError("its block failed"), *spot, 1)
         return GIVEN_UP
 
 
@@ -463,6 +465,19 @@ class TakesTheDisownedForDead(World):
                 pool.slots.sweep()
 
 
+class SettlesWhatItGives(PlayedGate):
+    def _open(self, job: Job) -> None:
+        super()._open(job)
+        for record in job.records:
+            for address in record.addresses:
+                address.settle()
+
+
+class ForgetsWhatRanOut(PlayedGate):
+    def _expired(self, now_s: float, lease: Lease) -> None:
+        pass
+
+
 class SyncsNoSaves(World):
     """After a loss of power a stage may find the save before its last."""
 
@@ -498,6 +513,8 @@ def _bug(broken: type, rule: str) -> Bug:
         world = broken
     elif issubclass(broken, Slots):
         world = type("BuggyWorld", (World,), {"pool_type": type("BuggyPool", (Pool,), {"slots_type": broken})})
+    elif issubclass(broken, PlayedGate):
+        world = type("BuggyWorld", (World,), {"gate_type": broken})
     elif issubclass(broken, Suspects):
         world = type("BuggyWorld", (World,), {"suspects_type": broken})
     elif issubclass(broken, Caller):
@@ -570,6 +587,8 @@ BUGS = tuple(
         (WritesWhatIsRead, "shared memory is written anew when no reader has a view of it"),
         (TakesTheDisownedForDead, "a reader counts as gone when it is proven dead"),
         (CountsOnWhoLeaves, "a worker has enough peers that stay"),
+        (SettlesWhatItGives, "an item of a gate is settled when its result is, not when it is given out"),
+        (ForgetsWhatRanOut, "an item whose lease ran out is given to others"),
         (SyncsNoSaves, "a save is on the disk before what it covers is acknowledged"),
     )
 )

@@ -385,7 +385,10 @@ def ailing(r: random.Random) -> list[Step]:
 
 
 def outside(r: random.Random) -> list[Step]:
-    """A stage whose items are done by workers outside, above order or groups; some of them ail."""
+    """A stage whose items are done by workers outside, above order, or groups where none ails.
+
+    Chance may make a dead letter of any: who is in which group would depend on that.
+    """
     ails: dict[str, Any] = {}
     if r.random() < 0.4:
         ails = {"ails": True, "retries": r.choice((None, 0, 1, 3)), "fickle": False}
@@ -394,7 +397,7 @@ def outside(r: random.Random) -> list[Step]:
         Step("a", "map", ("src",), 2, drop=r.choice((0, 3))),
         Step("b", "gate", ("a",), drop=r.choice((0, 3)), **ails),
     ]
-    if r.random() < 0.4:
+    if r.random() < 0.4 and not ails:
         steps.append(Step("g", "batch", ("b",), size=3))
     elif r.random() < 0.3:
         steps.append(Step("c", "gate", ("b",)))

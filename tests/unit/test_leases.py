@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.unit.test_core_stateful import SETTINGS
-from zpipe.core.leases import ASIDE, DISTRUST_S, UNANSWERED_MAX, Item, Leases, Refused
+from zpipe.core.leases import ASIDE, DISTRUST_LEASES, UNANSWERED_MAX, Item, Leases, Refused
 
 ANY = st.integers(0, 10**6)
 HOLDERS = st.sampled_from(["a", "b", None])
@@ -110,13 +110,13 @@ def test_a_lease_lasts_on_while_its_holder_says_so_but_no_longer_than_an_attempt
 def test_who_lets_leases_run_out_gets_nothing_until_it_answers_or_time_has_passed() -> None:
     made = leases(9)
     for k in range(UNANSWERED_MAX):
-        given(made, 5.0 * k)
+        given(made, 5.0 * k, 2)
         for lease in made.expire(5.0 * k + 5.0):
             made.again(lease.item, lease.until_s)
     now_s = 5.0 * UNANSWERED_MAX
     assert given(made, now_s) == []
     assert made.is_distrusted(now_s, "a") and not made.is_distrusted(now_s, "b")
-    assert given(made, now_s + DISTRUST_S) != []
+    assert given(made, now_s + 5.0 * DISTRUST_LEASES) != []
     made.done("t0")
     assert not made.is_distrusted(now_s, "a")
 

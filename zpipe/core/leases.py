@@ -16,8 +16,8 @@ from typing import Any
 
 LEASE_S = 5.0
 STREAM_EVERY = 4  # of so many items given out while calls wait, one is of the stream
-UNANSWERED_MAX = 3  # leases in a row that one may let run out before it gets nothing more
-DISTRUST_S = 60.0  # for so long
+UNANSWERED_MAX = 3  # times in a row that one may let leases run out before it gets nothing more
+DISTRUST_LEASES = 10  # for the time of so many
 OVER_MAX = 4096  # tokens that are good no more of which is remembered why
 
 WAITING, HELD, ASIDE, CLOSED = "waiting", "held", "aside", "closed"
@@ -52,7 +52,7 @@ class Holder:
     """What is known of one who takes items."""
 
     held: int = 0
-    unanswered: int = 0  # leases in a row that ran out
+    unanswered: int = 0  # times in a row that leases ran out
     distrusted_s: float = 0.0  # until when
 
 
@@ -173,12 +173,10 @@ class Leases:
         for lease in over:
             self._stop(lease)
             lease.item.state = ASIDE
-            if lease.holder is None:
-                continue
-            lease.item.deaths += 1
-            holder = self.holders[lease.holder]
-            holder.unanswered += 1
-            holder.distrusted_s = now_s + DISTRUST_S
+            lease.item.deaths += lease.holder is not None
+        for silent in {lease.holder: self.holders[lease.holder] for lease in over if lease.holder is not None}.values():
+            silent.unanswered += 1
+            silent.distrusted_s = now_s + DISTRUST_LEASES * self.lease_s
         return over
 
     def is_distrusted(self, now_s: float, holder: Hashable) -> bool:

@@ -109,7 +109,7 @@ class Crowd:
 
     def gate(self, node: Node) -> Gate:
         """Return the gate of a new life, which those outside reach from now on."""
-        made = PlayedGate()
+        made = self.world.gate_type()
         self.doors = PlayedDoors(self, node)
         made.open(node.caller, self.doors, LEASE_S)  # type: ignore[arg-type]
         return made

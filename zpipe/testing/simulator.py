@@ -32,7 +32,7 @@ from zpipe.processes.patience import PAUSE_S
 from zpipe.processes.roles import role_of
 from zpipe.testing.ailing import Deadly, Notes, Shelf
 from zpipe.testing.faults import TICK_S, Faults, strike
-from zpipe.testing.outside import Crowd
+from zpipe.testing.outside import Crowd, PlayedGate
 from zpipe.testing.shared import Part, Pool, Shares, objects, plain
 from zpipe.values.context import Current
 from zpipe.values.errors import NoRoom
@@ -315,6 +315,7 @@ class World:
     suspects_type = Suspects
     pool_type = Pool
     mesh_type = Mesh
+    gate_type = PlayedGate
 
     def __init__(
         self,
