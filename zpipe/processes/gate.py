@@ -135,6 +135,8 @@ class Gate:
     def close(self) -> None:
         """Tell those outside that nothing more comes."""
         until_s = time.monotonic() + END_S
+        for _ in range(self._doors.pullers):
+            self._doors.push(self._frames({"over": True}, raw=False))
         told: set[Peer] = set()
         while True:
             for peer in self._asking:

@@ -632,6 +632,7 @@ class WorkerProcess:
             "cpu_s": time.process_time() - self.cpu_began_s,
             "refused": (inlet.refused if inlet is not None else 0) + (self.links.refused if self.links else 0)
             + (self.outside.refused if self.outside else 0),
+            "outside": self.outside.workers if isinstance(self.outside, Gate) else 0,
             "other_code": int(self.other_code), "unreached": len(self.links.unreached) if self.links else 0,
             "shared": self.memory.nbytes if self.memory else 0, "unshared": self.memory.full if self.memory else 0,
             "rss": _rss(), "saves": int(isinstance(intake, Memory) and intake.saves),
