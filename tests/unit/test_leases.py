@@ -130,6 +130,17 @@ def test_deaths_count_for_those_who_can_be_held_to_account_only() -> None:
     assert made.unaccounted == 0
 
 
+def test_what_was_held_with_others_is_given_alone_and_only_then_held_against_it() -> None:
+    made = leases(4)
+    given(made, 0.0, 3)
+    for lease in made.drop(0.0, "a"):
+        assert (lease.item.deaths, lease.item.suspect) == (0, True)
+        made.again(lease.item, 0.0)
+    assert len(given(made, 0.0, 3)) == 1
+    (lease,) = made.drop(0.0, "a")
+    assert lease.item.deaths == 1
+
+
 def test_who_is_known_to_be_dead_holds_nothing_any_more() -> None:
     made = leases(2)
     given(made, 0.0)

@@ -31,7 +31,8 @@ class Item:
     is_call: bool = False
     state: str = WAITING  # aside: its owner has it, or it waits before its next try
     tries: int = 0  # outcomes that were failures
-    deaths: int = 0  # leases that ran out at somebody who can be held to account
+    deaths: int = 0  # leases that ran out at somebody who held nothing else, and can be held to account
+    suspect: bool = False  # it was among several that somebody held who fell silent: from now on it is given alone
     lease: Lease | None = None  # the one that runs
     tokens: list[str] = field(default_factory=list)  # all that are good for it
 
@@ -112,6 +113,9 @@ class Leases:
             return leases
         while len(leases) < n and self.waiting:
             item = self._next()
+            if item.suspect and leases:
+                self._wait(item, first=True)
+                break
             token = self._make_token()
             lease = Lease(token, item, holder, now_s, now_s + self._lasts(now_s, now_s))
             item.state, item.lease = HELD, lease
@@ -122,6 +126,8 @@ class Leases:
             else:
                 self.holders.setdefault(holder, Holder()).held += 1
             leases.append(lease)
+            if item.suspect:
+                break
         return leases
 
     def take_back(self, leases: Iterable[Lease]) -> None:
@@ -170,10 +176,14 @@ class Leases:
         return self._run_out(now_s, [lease for lease in self._running.values() if lease.holder == holder])
 
     def _run_out(self, now_s: float, over: list[Lease]) -> list[Lease]:
+        held = {id(lease): self.holders[lease.holder].held for lease in over if lease.holder is not None}
         for lease in over:
             self._stop(lease)
             lease.item.state = ASIDE
-            lease.item.deaths += lease.holder is not None
+            if lease.holder is not None:
+                alone = held[id(lease)] == 1
+                lease.item.deaths += alone
+                lease.item.suspect = True
         for silent in {lease.holder: self.holders[lease.holder] for lease in over if lease.holder is not None}.values():
             silent.unanswered += 1
             silent.distrusted_s = now_s + DISTRUST_LEASES * self.lease_s

@@ -19,7 +19,7 @@ from zpipe.transport.waiting import Waiter
 from zpipe.transport.wake import Wake
 from zpipe.values.errors import EncodeError, ProtocolError, StageError, ZpipeError
 from zpipe.wire.body import decode_message, encode_message
-from zpipe.wire.outside import KEY, VERSION, Asked, Message, read, read_any
+from zpipe.wire.outside import KEY, VERSION, Asked, Message, read, read_any, tag_of
 
 BURST = 1000  # messages that go to the disk together
 READ_ITEMS = 256  # taken from the journal at once
@@ -103,7 +103,7 @@ class Entry:
                 new += [(None, _encoded(item)) for item in asked.items]
             except (ProtocolError, EncodeError) as error:
                 self._complain(message, str(error))
-                answers.append((message, {"error": str(error)}))
+                answers.append((message, {**tag_of(message.frames), "error": str(error)}))
                 continue
             entries += new
             over = over or asked.end
@@ -143,7 +143,7 @@ class Entry:
         answer: Message = {"tag": asked.tag} if asked.tag else {}
         if asked.put:
             answer["stored"] = [id_ for id_, _ in asked.put]
-        if asked.stage:
+        if asked.stage is not None:
             answer |= {"stage": self.stage, "role": "source", **self._doors.endpoints}
         return answer
 

@@ -21,7 +21,7 @@ from zpipe.values.context import Output
 from zpipe.values.errors import EncodeError, ProtocolError, StageError
 from zpipe.values.paths import Mark, Run
 from zpipe.wire.body import Buffer, encode_message
-from zpipe.wire.outside import KEY, VERSION, Asked, Message, read
+from zpipe.wire.outside import KEY, VERSION, Asked, Message, read, tag_of
 
 if TYPE_CHECKING:
     from zpipe.core.work import Job
@@ -102,6 +102,9 @@ class Gate:
     def _read(self, frames: Sequence[Buffer]) -> Asked:
         return read(frames)
 
+    def _tag_of(self, frames: Sequence[Buffer]) -> Message:
+        return tag_of(frames)
+
     # -- a turn -------------------------------------------------------------------------------------
 
     def turn(self, now_s: float) -> bool:
@@ -139,8 +142,8 @@ class Gate:
             self._doors.push(self._frames({"over": True}, raw=False))
         told: set[Peer] = set()
         while True:
-            for peer in self._asking:
-                self._send(peer, {"over": True})
+            for peer, asking in self._asking.items():
+                self._send(peer, {**asking.due, "over": True})
                 told.add(peer)
             self._asking.clear()
             now_s = time.monotonic()
@@ -163,7 +166,7 @@ class Gate:
         except ProtocolError as error:
             self._complain(heard, str(error))
             if heard.peer is not None:
-                self._send(heard.peer, {"error": str(error)})
+                self._send(heard.peer, {**self._tag_of(heard.frames), "error": str(error)})
             return
         if asked.name and heard.peer is not None:
             self._names[heard.peer] = asked.name
@@ -197,7 +200,7 @@ class Gate:
 
     def _hello(self, asked: Asked) -> Message:
         """Return what one is told who says nothing but which stage is meant."""
-        if not asked.stage:
+        if asked.stage is None:
             return {}
         about = {"stage": self._stage.stage, "role": self._stage.role, "lease_s": self._leases.lease_s}
         return {**about, **self._doors.endpoints}

@@ -134,7 +134,7 @@ def find(address: str, stage: str = "", access: Access | None = None) -> tuple[F
     sockets.check_endpoint(address)
     line = Line(address, keys)
     try:
-        said = answered(line, {"stage": stage, "t": "PS", "rid": 1} | ({} if stage else {"about": True}), FIND_S)
+        said = answered(line, {"stage": stage, "t": "PS", "rid": 1}, FIND_S)
         if said.get("t") == "TABLE":
             endpoint, role = _in_table(said, stage, address)
             line.close()

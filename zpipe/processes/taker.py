@@ -141,8 +141,8 @@ class Taker:
             self._poller.poll(int(1000 * (due_s - now_s)) + 1)
             while (received := sockets.receive(self._socket)) is not None:
                 answer = self._read(received)
-                if answer.get("tag") == tag or answer.get("over"):
-                    self._hang_up_push()
+                if answer.get("tag") == tag or answer.get("over") or answer.get("items"):
+                    self._hang_up_push()  # an answer that has items counts, also if it is to what was asked before
                     return answer
             if self._pull is not None and (received := sockets.receive(self._pull)) is not None:
                 return self._turn_to(self._read(received))
@@ -163,6 +163,8 @@ class Taker:
 
     def _turn_to(self, pushed: Message) -> Message:
         """Take what was pushed here, and ask from now on where calls are answered."""
+        if pushed.get("over"):
+            return pushed
         port = str(pushed.get("call", "")).rpartition(":")[2]
         self.endpoint = f"{self.endpoint.rpartition(':')[0]}:{port}"
         self._poller.unregister(self._socket)

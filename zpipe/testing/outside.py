@@ -32,6 +32,9 @@ class PlayedGate(Gate):
     def _read(self, frames: Sequence[Any]) -> Asked:
         return checked(frames[0])
 
+    def _tag_of(self, frames: Sequence[Any]) -> Message:
+        return {}
+
     def _frames(self, message: Message, *, raw: bool) -> list[Any]:
         return [{KEY: VERSION, **message}]
 
@@ -103,6 +106,7 @@ class Crowd:
         self.workers: dict[bytes, Worker] = {}
         self.pulling: list[Worker] = []
         self.used: list[str] = []  # tokens that somebody had, for those who lie
+        self._may_pull = stage.on_error == "stop"  # nobody is held to account for a death of one who pulls
         self._count = self._turn = 0
         for _ in range(world.random.randint(1, 3)):
             self._launch()
@@ -158,7 +162,7 @@ class Crowd:
 
     def _launch(self) -> None:
         self._count += 1
-        worker = Worker(b"%d" % self._count, pulls=self.world.random.random() < 0.3)
+        worker = Worker(b"%d" % self._count, pulls=self._may_pull and self.world.random.random() < 0.3)
         self.workers[worker.identity] = worker
         if worker.pulls:
             self.pulling.append(worker)
@@ -180,21 +184,18 @@ class Crowd:
     def _take(self, worker: Worker, message: Message) -> None:
         """Be given items, and do them, or not."""
         if not worker.alive or not (worker.pulls or worker.asked is not None):
+            self._lose(message)  # nobody is there, or nobody waits for it
             return
         worker.asked = None
         outcomes: Message = {"done": [], "failed": []}
         for token, value in message.get("items", ()):
             self.used.append(token)
-            path = self._path(token)
             try:
                 if self._strikes():
                     raise Deadly
                 outcomes["done"].append([token, self.call(value)])
             except Deadly:
-                self.world.deaths_of[self.stage.name, path] += 1
-                for other, _ in message["items"]:  # all that it holds are lost with it
-                    if other != token:
-                        self.world.deaths_of[self.stage.name, self._path(other)] += 1
+                self._lose(message)
                 self._die(worker)
                 return
             except ValueError as error:
@@ -202,13 +203,17 @@ class Crowd:
         took_s = self.world.service_s(self.stage, 1)
         if self._strikes():
             took_s += 2 * LEASE_S * self.world.random.random()
-            for token, _ in message.get("items", ()):
-                self.world.deaths_of[self.stage.name, self._path(token)] += 1  # its lease may run out
+            self._lose(message)  # it may come too late
         if self._strikes() and self.used:
             token = self.world.random.choice(self.used)
             if self._item(token) is None:  # who lies about an open item cannot be found out
                 outcomes["done"].append([token, "a lie"])
         self._later(took_s, self._tell, worker, outcomes)
+
+    def _lose(self, message: Message) -> None:
+        """Count the items of an answer as some that a worker may have died of."""
+        for token, _ in message.get("items", ()):
+            self.world.deaths_of[self.stage.name, self._path(token)] += 1
 
     def _tell(self, worker: Worker, outcomes: Message) -> None:
         if not worker.alive:

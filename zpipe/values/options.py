@@ -184,8 +184,8 @@ class Options:
     cmd: list[str] | None = _option(
         None, _cmd, 'in place of `run`: a program in any language, like `["node", "worker.js"]`', of="reader"
     )
-    listen: dict[str, Any] = _option(
-        {},
+    listen: dict[str, Any] | None = _option(
+        None,
         _listen,
         "a gate: the ports at which workers and clients in any language take part, like `{ call = 6003 }`",
     )

@@ -46,7 +46,7 @@ def check_options(spec: StageSpec, info: CallableInfo | None) -> Found:
             yield f"{at}.{key}", f"{stage}: {key} is an option of sources, but it reads {spec.inputs[0]!r}"
         if not spec.inputs and key in READER_ONLY:
             yield f"{at}.{key}", f"{stage}: {key} is an option of stages with inputs, but it is a source"
-    if options.listen and "listen" not in broken:
+    if options.listen is not None and "listen" not in broken:
         yield from _listen(spec)
     if "workers" not in broken:
         yield from _workers(spec, known_partitions="partitions" not in broken)
@@ -68,7 +68,7 @@ def _listen(spec: StageSpec) -> Found:
     if not spec.inputs and spec.run != ENTRY:
         text = f"{stage} is a source with listen, so its items come from outside: leave {spec.code!r} out"
         yield f"{at}.listen", f"{text}, or make two sources"
-    if not spec.inputs and "push" in options.listen:
+    if not spec.inputs and "push" in (options.listen or ()):
         yield (
             f"{at}.listen",
             f"{stage} is a source, so no work goes out: leave push out, items come in at pull and call",

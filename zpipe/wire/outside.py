@@ -34,7 +34,7 @@ class Asked:
     end: bool = False  # nothing more is put
     raw: bool = False  # large arrays may come as frames
     name: str = ""  # of who says it
-    stage: str = ""  # that it wants to speak with
+    stage: str | None = None  # that it wants to know of, "" for whichever it is
     tag: str = ""  # that the answer is to have too
     items: list[Any] = field(default_factory=list)  # bare ones
 
@@ -47,6 +47,16 @@ def is_message(value: object) -> bool:
 def read(frames: Sequence[Buffer]) -> Asked:
     """Read a message.  Raises ProtocolError, with the rule that it breaks."""
     return checked(decode_message(frames))
+
+
+def tag_of(frames: Sequence[Buffer]) -> Message:
+    """Return the tag that the answer to a message is to have, whatever else is wrong with that."""
+    try:
+        said = decode_message(frames)
+    except ProtocolError:
+        return {}
+    tag = said.get("tag") if isinstance(said, dict) else None
+    return {"tag": tag} if type(tag) is str and 0 < len(tag) <= ID_MAX else {}
 
 
 def read_any(frames: Sequence[Buffer]) -> Asked:
@@ -77,7 +87,7 @@ def checked(said: Any) -> Asked:
         end=_truth(said, "end"),
         raw=said.get("raw") is True,
         name=_text(said, "name"),
-        stage=_text(said, "stage"),
+        stage=_text(said, "stage") if "stage" in said else None,
         tag=_text(said, "tag"),
     )
 
