@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 
 ROOT = Path(__file__).parents[1]
-DEADLINE_S = 120.0
+DEADLINE_S = 120.0  # for what takes a second on an idle machine
 LOOK_S = 0.01  # how often to look at what a living process has printed
 MARK = "ZPIPE_TEST_MARK"  # in the environment of all that a place has started
 
