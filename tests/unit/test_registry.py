@@ -714,11 +714,13 @@ def test_the_table_shows_the_stages(bench: Bench) -> None:
     rows = [{name: value for name, value in row.items() if name != "counters"} for row in bench.table()["stages"]]
     assert rows[:2] == [
         {
-            "name": "crops", "number": 0, "role": "source", "reads": [], "scales": False, "workers": 0, "planned": 2,
+            "name": "crops", "number": 0, "role": "source", "reads": [], "scales": False, "gate": False,
+            "workers": 0, "planned": 2,
             "wanted": None, "pinned": False, "restarts": 0, "timeout": None, "rate": 0, "calls": {},
         },
         {
-            "name": "clean", "number": 1, "role": "transform", "reads": ["crops"], "scales": True, "workers": 2,
+            "name": "clean", "number": 1, "role": "transform", "reads": ["crops"], "scales": True, "gate": False,
+            "workers": 2,
             "planned": 3, "wanted": None, "pinned": False, "restarts": 0, "timeout": None, "rate": 20.0, "calls": {},
         },
     ]  # fmt: skip

@@ -42,6 +42,7 @@ class StageLook:
     role: str
     workers: int
     scales: bool
+    gate: bool
     rate: float = 0.0
     busy: float = 0.0
     starved: float = 0.0
@@ -165,7 +166,7 @@ def _spent(before: Table, table: Table) -> dict[str, list[_Spent]]:
 def _look(row: Table, table: Table, spent: Sequence[_Spent]) -> StageLook:
     workers = [worker for worker in table["workers"] if worker["stage"] == row["name"]]
     look = StageLook(
-        row["name"], row["role"], scales=row["scales"],
+        row["name"], row["role"], scales=row["scales"], gate=row.get("gate", False),
         workers=sum(worker["state"] != "drain" for worker in workers),
         queued=sum(worker["counters"].get("queued", 0) for worker in workers),
     )  # fmt: skip
@@ -234,7 +235,7 @@ def _line(alike: Sequence[StageLook], more: int, others: Sequence[StageLook]) ->
 def _why_fixed(look: StageLook) -> str:
     if look.role == "source":
         return "is a source, whose workers are set before the run"
-    return "has a gate or a memory, and so one worker"
+    return "has a gate: launch workers at its address" if look.gate else "has a memory, and so one worker"
 
 
 def _and(names: Iterable[str]) -> str:

@@ -85,6 +85,7 @@ def _stage_line(stage: StagePlan, members: Members, reads: list[str]) -> Map:
         "role": stage.role,
         "reads": reads,
         "scales": may_scale(stage),
+        "gate": stage.is_gate,
         "workers": len(living),
         "planned": planned(stage),
         "wanted": members.wanted.get(stage.number),
