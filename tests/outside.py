@@ -1,4 +1,4 @@
-"""What every worker at a gate has to keep, whatever its language: played by a gate of the test's own, and a real one."""
+"""What every worker at a gate keeps, whatever its language, and how to find and kill the gate of a run."""
 
 from __future__ import annotations
 

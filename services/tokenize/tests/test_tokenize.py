@@ -115,7 +115,7 @@ def test_a_gate_that_is_killed_loses_and_doubles_nothing(place: Place) -> None:
     assert worker.wait().code == 0
 
 
-@pytest.mark.parametrize("at", [CMD, f"{CMD}\n{GATE}"])
+@pytest.mark.parametrize("at", [CMD, f"{CMD}\n{GATE}"], ids=["cmd", "gate"])
 def test_what_is_no_text_is_a_dead_letter_with_the_reason(place: Place, at: str) -> None:
     done = place.run("run", pipeline(place, "odd", 0, at, 'on_error = "dead-letter"'))
     assert done.code == 3, done.err
