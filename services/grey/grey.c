@@ -1,77 +1,19 @@
-/* Greys images and shrinks them: a stage of zpipe in C.  It takes items from the address in ZPIPE_CALL until there are
- * no more, large arrays as frames of their own; the messages are those of docs/foreign.md.
+/* Greys images and shrinks them: a worker of zpipe in C.  It takes items from a gate, or as the `cmd` of a stage, until
+ * there are no more, large arrays as frames of their own.
  *
- *     cc -O2 -Wall -Wextra -o grey grey.c -lzmq -lmsgpackc
+ *     cc -O2 -Wall -Wextra -o grey grey.c gate.c -lzmq -lmsgpackc
  *
  * In: uint8 (h, w, 3)      Out: uint8 (ZPIPE_ARG_HEIGHT, ZPIPE_ARG_WIDTH), each pixel the mean of those that it covers
  */
 
-#include <msgpack.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zmq.h>
+#include <unistd.h>
 
-enum { FRAMES_MAX = 1025, RAW = 78, SIDE_MAX = 1 << 16 };
+#include "gate.h"
 
-/* -- messages ------------------------------------------------------------------------------------------------- */
-
-struct message {
-    zmq_msg_t frames[FRAMES_MAX];
-    int count;
-};
-
-static void fail(const char *what)
-{
-    fprintf(stderr, "grey: %s: %s\n", what, zmq_strerror(zmq_errno()));
-    exit(1);
-}
-
-static void receive(void *socket, struct message *message)
-{
-    int more = 1;
-    for (message->count = 0; more; message->count++) {
-        if (message->count == FRAMES_MAX) {
-            fprintf(stderr, "grey: a message of more than %d frames\n", FRAMES_MAX);
-            exit(1);
-        }
-        zmq_msg_t *frame = &message->frames[message->count];
-        zmq_msg_init(frame);
-        if (zmq_msg_recv(frame, socket, 0) < 0) fail("cannot receive");
-        more = zmq_msg_more(frame);
-    }
-}
-
-static void drop(struct message *message)
-{
-    while (message->count > 0) zmq_msg_close(&message->frames[--message->count]);
-}
-
-/* Return what stands at a key of a map, NULL when nothing does; keys may be text or bytes. */
-static const msgpack_object *find(const msgpack_object *map, const char *key)
-{
-    if (map->type != MSGPACK_OBJECT_MAP) return NULL;
-    for (uint32_t k = 0; k < map->via.map.size; k++) {
-        const msgpack_object *name = &map->via.map.ptr[k].key;
-        int is_text = name->type == MSGPACK_OBJECT_STR || name->type == MSGPACK_OBJECT_BIN;
-        if (is_text && name->via.str.size == strlen(key) && memcmp(name->via.str.ptr, key, name->via.str.size) == 0)
-            return &map->via.map.ptr[k].val;
-    }
-    return NULL;
-}
-
-static int is_text(const msgpack_object *value, const char *text)
-{
-    return value && value->type == MSGPACK_OBJECT_STR && value->via.str.size == strlen(text) &&
-           memcmp(value->via.str.ptr, text, strlen(text)) == 0;
-}
-
-static void pack_text(msgpack_packer *packer, const char *text)
-{
-    msgpack_pack_str(packer, strlen(text));
-    msgpack_pack_str_body(packer, text, strlen(text));
-}
+enum { SIDE_MAX = 1 << 16, TOKEN_MAX = 4 * 256, FAULT_MAX = 1024 };
 
 /* -- images --------------------------------------------------------------------------------------------------- */
 
@@ -80,35 +22,19 @@ struct image {
     size_t height, width;
 };
 
-/* Read an array of an item; returns what is wrong with it, NULL when it is an image. */
+/* Read an image of an item; returns what is wrong with it, NULL when it is one. */
 static const char *read_image(const msgpack_object *item, const struct message *message, struct image *image)
 {
-    const msgpack_object *shape = find(item, "shape"), *data = find(item, "data");
-    if (!find(item, "nd") || !shape || !data) return "no array";
-    if (!is_text(find(item, "type"), "|u1")) return "an array of another type than uint8";
-    if (shape->type != MSGPACK_OBJECT_ARRAY || shape->via.array.size != 3) return "an array of other dimensions than 3";
-    size_t sides[3];
-    for (int k = 0; k < 3; k++) {
-        const msgpack_object *side = &shape->via.array.ptr[k];
-        if (side->type != MSGPACK_OBJECT_POSITIVE_INTEGER || side->via.u64 == 0 || side->via.u64 > SIDE_MAX)
-            return "an array without pixels, or of too many";
-        sides[k] = side->via.u64;
-    }
-    if (sides[2] != 3) return "an image of other colours than 3";
-    size_t size = 0;
-    if (data->type == MSGPACK_OBJECT_BIN) {
-        image->pixels = (const uint8_t *)data->via.bin.ptr;
-        size = data->via.bin.size;
-    } else if (data->type == MSGPACK_OBJECT_EXT && data->via.ext.type == RAW && data->via.ext.size == 4) {
-        const uint8_t *number = (const uint8_t *)data->via.ext.ptr;
-        uint32_t index = (uint32_t)number[0] << 24 | number[1] << 16 | number[2] << 8 | number[3];
-        if (index + 1 >= (uint32_t)message->count) return "an array whose frame is not there";
-        image->pixels = zmq_msg_data((zmq_msg_t *)&message->frames[index + 1]);
-        size = zmq_msg_size(&message->frames[index + 1]);
-    }
-    image->height = sides[0];
-    image->width = sides[1];
-    return size == sides[0] * sides[1] * 3 ? NULL : "an array whose sizes do not agree";
+    struct array array;
+    const char *fault = read_array(item, message, &array);
+    if (fault) return fault;
+    if (strcmp(array.type, "|u1") != 0) return "an array of another type than uint8";
+    if (array.dims != 3) return "an array of other dimensions than 3";
+    for (int k = 0; k < 3; k++)
+        if (array.shape[k] == 0 || array.shape[k] > SIDE_MAX) return "an array without pixels, or of too many";
+    if (array.shape[2] != 3) return "an image of other colours than 3";
+    *image = (struct image){array.data, array.shape[0], array.shape[1]};
+    return NULL;
 }
 
 /* Write the mean of the luma, ITU-R BT.601, over the pixels that each one of the small image covers. */
@@ -131,7 +57,15 @@ static void shrink(const struct image *image, uint8_t *out, size_t height, size_
     }
 }
 
-/* -- the stage ------------------------------------------------------------------------------------------------ */
+/* -- the worker ----------------------------------------------------------------------------------------------- */
+
+/* What came of an item; `token` is empty when there was none. */
+struct outcome {
+    char token[TOKEN_MAX + 1];
+    char fault[FAULT_MAX + 1]; /* empty when the image is there */
+    uint8_t *image;
+    size_t height, width;
+};
 
 static size_t side_of(const char *name, size_t otherwise)
 {
@@ -146,93 +80,143 @@ static size_t side_of(const char *name, size_t otherwise)
     return (size_t)value;
 }
 
-int main(void)
+static void put_text(char *target, size_t most, const msgpack_object *text)
 {
-    const char *address = getenv("ZPIPE_CALL");
+    int is_given = text && text->type == MSGPACK_OBJECT_STR;
+    snprintf(target, most + 1, "%.*s", is_given ? (int)text->via.str.size : 0, is_given ? text->via.str.ptr : "");
+}
+
+/* Say what came of the last item, and that the next one is wanted. */
+static void pack_ask(msgpack_packer *packer, const char *name, const struct outcome *outcome)
+{
+    msgpack_pack_map(packer, *outcome->token ? 5 : 4);
+    pack_text(packer, "zpipe");
+    msgpack_pack_int(packer, 1);
+    pack_text(packer, "name");
+    pack_text(packer, name);
+    pack_text(packer, "take");
+    msgpack_pack_int(packer, 1);
+    pack_text(packer, "raw");
+    msgpack_pack_true(packer);
+    if (!*outcome->token) return;
+    pack_text(packer, *outcome->fault ? "failed" : "done");
+    msgpack_pack_array(packer, 1);
+    msgpack_pack_array(packer, 2);
+    pack_text(packer, outcome->token);
+    if (*outcome->fault) {
+        pack_text(packer, outcome->fault);
+        return;
+    }
+    msgpack_pack_map(packer, 5);
+    pack_text(packer, "nd");
+    msgpack_pack_true(packer);
+    pack_text(packer, "type");
+    pack_text(packer, "|u1");
+    pack_text(packer, "kind");
+    pack_text(packer, "");
+    pack_text(packer, "shape");
+    msgpack_pack_array(packer, 2);
+    msgpack_pack_uint64(packer, outcome->height);
+    msgpack_pack_uint64(packer, outcome->width);
+    pack_text(packer, "data");
+    msgpack_pack_ext(packer, 4, FRAME);
+    msgpack_pack_ext_body(packer, "\0\0\0\0", 4);
+}
+
+/* Do the item of an answer, if there is one. */
+static void work(const msgpack_object *items, const struct message *message, struct outcome *outcome)
+{
+    *outcome->token = *outcome->fault = 0;
+    if (!items || items->type != MSGPACK_OBJECT_ARRAY || !items->via.array.size) return;
+    const msgpack_object *entry = &items->via.array.ptr[0];
+    if (entry->type != MSGPACK_OBJECT_ARRAY || entry->via.array.size != 2) return;
+    put_text(outcome->token, TOKEN_MAX, &entry->via.array.ptr[0]);
+    struct image image;
+    const char *fault = read_image(&entry->via.array.ptr[1], message, &image);
+    if (fault)
+        snprintf(outcome->fault, sizeof outcome->fault, "%s", fault);
+    else
+        shrink(&image, outcome->image, outcome->height, outcome->width);
+}
+
+static void say_refused(const msgpack_object *refused)
+{
+    if (!refused || refused->type != MSGPACK_OBJECT_ARRAY) return;
+    for (uint32_t k = 0; k < refused->via.array.size; k++) {
+        const msgpack_object *entry = &refused->via.array.ptr[k];
+        if (entry->type != MSGPACK_OBJECT_ARRAY || entry->via.array.size != 2) continue;
+        char token[TOKEN_MAX + 1], why[FAULT_MAX + 1];
+        put_text(token, TOKEN_MAX, &entry->via.array.ptr[0]);
+        put_text(why, FAULT_MAX, &entry->via.array.ptr[1]);
+        fprintf(stderr, "grey: %s is refused: %s\n", token, why);
+    }
+}
+
+/* Take up an answer; returns whether more is to come. */
+static int take_up(const msgpack_object *answer, const struct message *message, struct outcome *outcome)
+{
+    const msgpack_object *error = find(answer, "error"), *items = find(answer, "items");
+    if (find(answer, "over")) return 0;
+    say_refused(find(answer, "refused"));
+    int is_at_hand = *outcome->token && !*outcome->fault;
+    if (error) {
+        put_text(outcome->fault, FAULT_MAX, error);
+        fprintf(stderr, "grey: it is answered: %s\n", outcome->fault);
+    }
+    if (!error || items) {
+        work(items, message, outcome);
+    } else if (!is_at_hand) { /* the ask did nothing, and there is none that would */
+        exit(1);
+    }
+    return 1;
+}
+
+static const char *name_of_this(void)
+{
+    static char name[300];
+    if (getenv("ZPIPE_NAME")) return getenv("ZPIPE_NAME");
+    gethostname(name, 255);
+    snprintf(name + strlen(name), 40, ":%ld", (long)getpid());
+    return name;
+}
+
+int main(int argc, char **argv)
+{
+    const char *address = argc > 1 ? argv[1] : getenv("ZPIPE_CALL");
     if (!address) {
-        fprintf(stderr, "grey: ZPIPE_CALL is not set: name this program as the cmd of a stage\n");
+        fprintf(stderr, "grey: whom to ask: give the address of a gate, or name this program as the cmd of a stage\n");
         return 2;
     }
-    size_t height = side_of("ZPIPE_ARG_HEIGHT", 64), width = side_of("ZPIPE_ARG_WIDTH", 64);
-    void *context = zmq_ctx_new(), *socket = zmq_socket(context, ZMQ_REQ);
-    if (zmq_connect(socket, address) < 0) fail("cannot connect");
-
-    struct message *message = malloc(sizeof *message);
-    uint8_t *out = malloc(height * width);
+    static struct outcome outcome;
+    static struct message message;
+    outcome.height = side_of("ZPIPE_ARG_HEIGHT", 64);
+    outcome.width = side_of("ZPIPE_ARG_WIDTH", 64);
+    outcome.image = malloc(outcome.height * outcome.width);
+    struct gate gate;
+    open_gate(&gate, address);
     msgpack_sbuffer buffer;
     msgpack_sbuffer_init(&buffer);
     msgpack_packer packer;
     msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
-    char token[256] = "";
-    const char *fault = NULL;
 
-    for (;;) { /* what came of the last item, and the wish for the next one */
+    for (int goes_on = 1; goes_on;) {
         msgpack_sbuffer_clear(&buffer);
-        msgpack_pack_map(&packer, *token ? 4 : 3);
-        pack_text(&packer, "zpipe");
-        msgpack_pack_int(&packer, 1);
-        pack_text(&packer, "take");
-        msgpack_pack_int(&packer, 1);
-        pack_text(&packer, "raw");
-        msgpack_pack_true(&packer);
-        if (*token) {
-            pack_text(&packer, fault ? "failed" : "done");
-            msgpack_pack_array(&packer, 1);
-            msgpack_pack_array(&packer, 2);
-            pack_text(&packer, token);
-            if (fault) {
-                pack_text(&packer, fault);
-            } else {
-                msgpack_pack_map(&packer, 5);
-                pack_text(&packer, "nd");
-                msgpack_pack_true(&packer);
-                pack_text(&packer, "type");
-                pack_text(&packer, "|u1");
-                pack_text(&packer, "kind");
-                pack_text(&packer, "");
-                pack_text(&packer, "shape");
-                msgpack_pack_array(&packer, 2);
-                msgpack_pack_uint64(&packer, height);
-                msgpack_pack_uint64(&packer, width);
-                pack_text(&packer, "data");
-                msgpack_pack_ext(&packer, 4, RAW);
-                msgpack_pack_ext_body(&packer, "\0\0\0\0", 4);
-            }
-        }
-        int has_frame = *token && !fault;
-        if (zmq_send(socket, buffer.data, buffer.size, has_frame ? ZMQ_SNDMORE : 0) < 0) fail("cannot send");
-        if (has_frame && zmq_send(socket, out, height * width, 0) < 0) fail("cannot send");
-
-        receive(socket, message);
+        pack_ask(&packer, name_of_this(), &outcome);
+        int has_image = *outcome.token && !*outcome.fault;
+        ask(&gate, &buffer, has_image ? outcome.image : NULL, outcome.height * outcome.width, &message);
         msgpack_unpacked answer;
         msgpack_unpacked_init(&answer);
-        if (msgpack_unpack_next(&answer, zmq_msg_data(&message->frames[0]), zmq_msg_size(&message->frames[0]), NULL) !=
-            MSGPACK_UNPACK_SUCCESS) {
-            fprintf(stderr, "grey: what came is not msgpack\n");
+        const char *fault = read_map(&message, &answer);
+        if (fault) {
+            fprintf(stderr, "grey: what is answered cannot be read: %s\n", fault);
             return 1;
         }
-        const msgpack_object *items = find(&answer.data, "items"), *error = find(&answer.data, "error");
-        int is_over = find(&answer.data, "over") != NULL;
-        if (error) {
-            fprintf(stderr, "grey: refused: %.*s\n", (int)error->via.str.size, error->via.str.ptr);
-            return 1;
-        }
-        *token = 0;
-        if (!is_over && items && items->type == MSGPACK_OBJECT_ARRAY && items->via.array.size) {
-            const msgpack_object *pair = items->via.array.ptr[0].via.array.ptr;
-            snprintf(token, sizeof token, "%.*s", (int)pair[0].via.str.size, pair[0].via.str.ptr);
-            struct image image = {0};
-            fault = read_image(&pair[1], message, &image);
-            if (!fault) shrink(&image, out, height, width);
-        }
+        goes_on = take_up(&answer.data, &message, &outcome);
         msgpack_unpacked_destroy(&answer);
-        drop(message);
-        if (is_over) break;
+        drop(&message);
     }
     msgpack_sbuffer_destroy(&buffer);
-    free(message);
-    free(out);
-    zmq_close(socket);
-    zmq_ctx_term(context);
+    free(outcome.image);
+    close_gate(&gate);
     return 0;
 }

@@ -1,33 +1,47 @@
-// A stage of zpipe in Node: takes items from the address in ZPIPE_CALL until there are no more.  See docs/foreign.md.
+// A worker of zpipe in Node: takes items from a gate, or as the `cmd` of a stage, until there are no more.
 
-import { decode, encode } from "@msgpack/msgpack";
-import { Request } from "zeromq";
+import { hostname } from "node:os";
 
+import { Gate } from "./gate.js";
+import { isMap } from "./messages.js";
 import { splitter } from "./words.js";
 
 const words = splitter(JSON.parse(process.env.ZPIPE_ARGS ?? "{}"));
+const address = process.argv[2] ?? process.env.ZPIPE_CALL;
+if (!address) {
+  console.error("tokenize: whom to ask: give the address of a gate, or name this program as the cmd of a stage");
+  process.exit(2);
+}
 
 // Takes a text, or a map with a text in it; the words come back in place of the one, or beside the other.
 function tokenized(item) {
-  const isMap = typeof item === "object" && item !== null && !Array.isArray(item);
-  return isMap ? { ...item, words: words(item.text) } : words(item);
+  return isMap(item) ? { ...item, words: words(item.text) } : words(item);
 }
 
-const socket = new Request();
-socket.connect(process.env.ZPIPE_CALL);
-for (let outcome = {}; ; ) {
-  await socket.send(encode({ zpipe: 1, take: 1, ...outcome }));
-  const [frame] = await socket.receive();
-  const answer = decode(frame);
-  if (answer.error) throw new Error(answer.error);
-  if (answer.over) break;
-  outcome = { done: [], failed: [] };
-  for (const [token, item] of answer.items) {
+function outcomes(items) {
+  const found = { done: [], failed: [] };
+  for (const [token, item] of items) {
     try {
-      outcome.done.push([token, tokenized(item)]);
+      found.done.push([token, tokenized(item)]);
     } catch (error) {
-      outcome.failed.push([token, error.message]);
+      found.failed.push([token, error.message]);
     }
   }
+  return found;
 }
-socket.close();
+
+const gate = new Gate(address, process.env.ZPIPE_NAME ?? `${hostname()}:${process.pid}`);
+for (let outcome = outcomes([]); ; ) {
+  const answer = await gate.ask({ take: 1, ...outcome });
+  if (answer.over) break;
+  if (answer.error) console.error(`tokenize: ${address} says: ${answer.error}`);
+  for (const [token, why] of answer.refused ?? []) console.error(`tokenize: ${token} is refused: ${why}`);
+  if (answer.error && !answer.items) {
+    // It did nothing: the items are still at hand, and what came of them cannot be said.
+    if (!outcome.done.length) process.exit(1);
+    outcome = { done: [], failed: outcome.done.map(([token]) => [token, answer.error]) };
+  } else {
+    outcome = outcomes(answer.items ?? []);
+  }
+}
+gate.close();

@@ -51,6 +51,8 @@ def from_json(value: Any) -> Any:
         return value
     if "bytes" in value:
         return bytes.fromhex(value["bytes"])
+    if "int" in value:
+        return int(value["int"])
     if "time" in value:
         return datetime.fromisoformat(value["time"])
     if "array" in value:

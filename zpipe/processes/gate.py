@@ -9,7 +9,7 @@ import secrets
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ SAID_MAX = 20  # refusals that are worth a line
 SEEN_S = 2.0  # who has asked since then is told of the end,
 END_S = 1.5  # within this
 PUSHED_EACH = 2  # items at most, in the mean, at each who pulls
+
+Frames = list[bytes | memoryview]
 
 
 @dataclass(eq=False)
@@ -382,8 +384,8 @@ class Gate:
             del self._asking[peer]
             if not leases and self._leases.is_distrusted(now_s, peer):
                 asking.due["error"] = "leases of yours ran out without a result: nothing more is given to you for now"
-            answer = {**asking.due, "items": self._items(leases), "lease_s": self._leases.lease_s}
-            if self._send(peer, answer, asking.raw):
+            leases, frames = self._packed(leases, asking.due, raw=asking.raw)
+            if self._doors.answer(peer, frames):
                 given += len(leases)
             else:
                 self._leases.take_back(leases)
@@ -402,33 +404,41 @@ class Gate:
         most = PUSHED_EACH * self._doors.pullers
         given = 0
         while self._pushed < most and (leases := self._leases.give(now_s, 1)):
-            message = {
-                "items": self._items(leases),
-                "lease_s": self._leases.lease_s,
-                "call": self._doors.endpoints["call"],
-            }
-            if not self._doors.push(self._frames(message, raw=False)):
+            leases, frames = self._packed(leases, {"call": self._doors.endpoints["call"]}, raw=False)
+            if leases and not self._doors.push(frames):
                 self._leases.take_back(leases)
                 break
-            given += 1
+            given += len(leases)
         return given
 
     @property
     def _pushed(self) -> int:
         return self._leases.unaccounted
 
-    def _items(self, leases: Sequence[Lease]) -> list[list[Any]]:
-        return [[lease.token, lease.item.what.value] for lease in leases]
+    def _packed(self, leases: list[Lease], message: Message, *, raw: bool) -> tuple[list[Lease], Frames]:
+        """Return so many of the leases as one message holds, and the message; an item that none holds is given up."""
+        while True:
+            items = [[lease.token, lease.item.what.value] for lease in leases]
+            try:
+                return leases, _frames({**message, "items": items, "lease_s": self._leases.lease_s}, raw=raw)
+            except EncodeError as error:
+                kept = len(leases) // 2
+                if not kept:
+                    self._close(self._leases.failed(leases[0].token), StageError(f"it cannot be given out: {error}"))
+                self._leases.take_back(leases[max(1, kept) :])
+                leases = leases[:kept]
 
     def _reply(self, called: _Called, message: Message) -> None:
         self._calls.pop((called.peer[0], called.id), None)
-        self._send(called.peer, {**called.due, **message}, called.raw)
-
-    def _send(self, peer: Peer, message: Message, raw: bool = False) -> bool:
-        return self._doors.answer(peer, self._frames(message, raw=raw))
-
-    def _frames(self, message: Message, *, raw: bool) -> list[bytes | memoryview]:
         try:
-            return encode_message({KEY: VERSION, **message}, raw=raw)
-        except EncodeError as error:  # more than a message holds
-            raise StageError(f"what came cannot be given out: {error}") from error
+            frames = _frames({**called.due, **message}, raw=called.raw)
+        except EncodeError as error:
+            frames = _frames({**called.due, "failed": [[called.id, f"it cannot be answered: {error}"]]}, raw=False)
+        self._doors.answer(called.peer, frames)
+
+    def _send(self, peer: Peer, message: Message) -> None:
+        self._doors.answer(peer, _frames(message, raw=False))
+
+
+def _frames(message: Message, *, raw: bool) -> Frames:
+    return encode_message({KEY: VERSION, **message}, raw=raw)

@@ -75,8 +75,8 @@ def checked(said: Any) -> Asked:
     if take is not None and (type(take) is not int or take < 0):
         raise ProtocolError(f"take is {take!r:.20}: it is how many items are wanted")
     busy = said.get("busy", [])
-    if type(busy) is not list or not all(type(token) is str for token in busy):
-        raise ProtocolError("busy is a list of tokens")
+    if type(busy) is not list or len(busy) > ENTRIES_MAX or not all(map(_is_text, busy)):
+        raise ProtocolError(f"busy is a list of tokens, texts of up to {ID_MAX}")
     return Asked(
         take=take,
         done=_entries(said, "done", "token", "item", 3),
@@ -98,7 +98,7 @@ def _entries(said: Message, key: str, of: str, what: str, most: int) -> Sequence
     if not good or len(entries) > ENTRIES_MAX:
         raise ProtocolError(f"{key} is a list of [{of}, {what}]")
     for entry in entries:
-        if not all(type(x) is str and len(x) <= ID_MAX for x in (entry[0], *entry[2:])):
+        if not all(map(_is_text, (entry[0], *entry[2:]))):
             raise ProtocolError(f"{of}s{' and outputs' if most > 2 else ''} in {key} are texts of up to {ID_MAX}")
     found: Sequence[list[Any]] = entries
     return found
@@ -111,8 +111,12 @@ def _truth(said: Message, key: str) -> bool:
     return value
 
 
+def _is_text(value: object) -> bool:
+    return type(value) is str and len(value) <= ID_MAX
+
+
 def _text(said: Message, key: str) -> str:
-    value = said.get(key, "")
-    if type(value) is not str or len(value) > ID_MAX:
+    value: str = said.get(key, "")
+    if not _is_text(value):
         raise ProtocolError(f"{key} is {value!r:.20}: it is a text of up to {ID_MAX}")
     return value

@@ -1,17 +1,28 @@
-"""The C program as a stage: images inline and in frames of their own, under kills, and what is none.  Needs a build."""
+"""The C program as a stage and at gates: images inline and in frames of their own, under kills, and what is none.
+
+Needs a C compiler, libzmq and msgpack-c.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import msgpack  # type: ignore[import-untyped,unused-ignore]
 import numpy as np
 import pytest
 
-from tests.real import Place, lines
+from tests.outside import Worker, gate_at, kill_gate, wait_for_lines
+from tests.real import ROOT, Command, Place, lines
 
-PROGRAM = Path(__file__).parents[1] / "grey"
+HERE = Path(__file__).parents[1]
+HEADERS = ("-include", "msgpack.h", "-include", "zmq.h")
 SIZES = [(20, 30), (64, 64), (100, 50), (480, 640), (7, 5), (333, 217)]  # from inline to frames of their own
 STAGES = """
 import numpy as np
@@ -27,19 +38,43 @@ def photos(count, start=0):
     yield from map(photo, range(start, count))
 
 
+def held(count):
+    yield from photos(count // 2)
+    open("go").close()
+    yield from photos(count, count // 2)
+
+
 def odd():
     yield from (photo(0), photo(0)[:, :, 0], photo(0).astype(np.float32), "none", np.zeros((2, 2, 4), np.uint8))
     yield photo(3)
 """
 
-pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="needs services/grey/grey, which its README builds")
+CMD = 'cmd = ["./grey"]'
+GATE = "listen = { call = 0 }"
+ARGS = "args = { height = 24, width = 32 }"
+
+
+def built(folder: Path, name: str, *sources: str) -> Path:
+    """Build a program from sources of the service; skips where that cannot be."""
+    can = shutil.which("cc") and not subprocess.run(["cc", "-fsyntax-only", *HEADERS, "-x", "c", os.devnull]).returncode
+    if not can:
+        pytest.skip("needs a C compiler, libzmq3-dev and libmsgpack-dev")
+    files = [str(HERE / source) for source in sources]
+    argv = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(folder / name), *files, "-lzmq", "-lmsgpackc"]
+    subprocess.run(argv, check=True)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("grey"), "grey", "grey.c", "gate.c")
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def place(tmp_path: Path, program: Path) -> Iterator[Place]:
     with Place(tmp_path) as made:
         (tmp_path / "photos.py").write_text(STAGES)
-        shutil.copy(PROGRAM, tmp_path / "grey")
+        shutil.copy(program, tmp_path / "grey")
         yield made
 
 
@@ -48,9 +83,7 @@ def pipeline(place: Place, source: str, *more: str) -> str:
 [stage.photos]
 run = "photos:{source}"
 [stage.grey]
-cmd = ["./grey"]
 from = "photos"
-args = {{ height = 24, width = 32 }}
 {chr(10).join(more)}
 [stage.out]
 run = "zpipe.sinks:jsonl"
@@ -58,6 +91,12 @@ from = "grey"
 args = {{ path = "out.jsonl" }}
 ordered = true
 """)
+
+
+def work_at_gate(place: Place, workers: int = 1) -> list[Command]:
+    argv = ("./grey", gate_at(place, "grey"))
+    env = {**place.env, "ZPIPE_ARG_HEIGHT": "24", "ZPIPE_ARG_WIDTH": "32"}
+    return [Command(argv, place.folder, env) for _ in range(workers)]
 
 
 def photo(k: int) -> np.ndarray:
@@ -79,7 +118,9 @@ def meant(image: np.ndarray, height: int = 24, width: int = 32) -> np.ndarray:
 @pytest.mark.parametrize("argv", [(), ("--chaos", "0.5", "--seed", "2")])
 def test_every_image_is_shrunk_once(place: Place, argv: tuple[str, ...]) -> None:
     count = 600 if argv else 60
-    done = place.run("run", pipeline(place, "photos", "workers = 2"), "--set", f"photos.args.count={count}", *argv)
+    done = place.run(
+        "run", pipeline(place, "photos", CMD, ARGS, "workers = 2"), "--set", f"photos.args.count={count}", *argv
+    )
     assert done.code == 0, done.err
     found = lines(done.folder / "out.jsonl")
     assert len(found) == count
@@ -87,8 +128,42 @@ def test_every_image_is_shrunk_once(place: Place, argv: tuple[str, ...]) -> None
         assert found[k] == meant(photo(k)).tolist(), k
 
 
-def test_what_is_no_image_is_a_dead_letter_with_the_reason(place: Place) -> None:
-    done = place.run("run", pipeline(place, "odd", 'on_error = "dead-letter"'))
+class TestWorker(Worker):
+    item = {"nd": True, "type": "|u1", "kind": "", "shape": [2, 2, 3], "data": bytes(12)}  # noqa: RUF012
+
+    @pytest.fixture(autouse=True)
+    def _argv(self, program: Path) -> None:
+        self.argv = (str(program),)
+
+
+def test_workers_at_a_gate_shrink_every_image_once_and_end_with_it(place: Place) -> None:
+    run = place.start("run", pipeline(place, "photos", GATE), "--set", "photos.args.count=60")
+    workers = work_at_gate(place, 2)
+    done = run.wait()
+    assert done.code == 0, done.err
+    assert lines(done.folder / "out.jsonl") == [meant(photo(k)).tolist() for k in range(60)]
+    assert [worker.wait().code for worker in workers] == [0, 0]
+
+
+def test_a_gate_that_is_killed_loses_and_doubles_nothing(place: Place) -> None:
+    os.mkfifo(place.folder / "go")
+    run = place.start("run", pipeline(place, "held", GATE), "--set", "photos.args.count=600")
+    (worker,) = work_at_gate(place)
+    wait_for_lines(place, "out.jsonl", 10)
+    kill_gate(place, "grey")
+    (place.folder / "go").write_text("")
+    done = run.wait()
+    assert done.code == 0, done.err
+    found = lines(done.folder / "out.jsonl")
+    assert len(found) == 600
+    for k in range(0, 600, 37):
+        assert found[k] == meant(photo(k)).tolist(), k
+    assert worker.wait().code == 0
+
+
+@pytest.mark.parametrize("at", [CMD, f"{CMD}\n{GATE}"], ids=["cmd", "gate"])
+def test_what_is_no_image_is_a_dead_letter_with_the_reason(place: Place, at: str) -> None:
+    done = place.run("run", pipeline(place, "odd", at, ARGS, 'on_error = "dead-letter"'))
     assert done.code == 3, done.err
     assert lines(done.folder / "out.jsonl") == [meant(photo(0)).tolist(), meant(photo(3)).tolist()]
     said = place.run("dead", "ls", "--run", str(done.folder)).out
@@ -97,6 +172,34 @@ def test_what_is_no_image_is_a_dead_letter_with_the_reason(place: Place) -> None
 
 
 def test_a_bad_arg_ends_the_run_with_one_line(place: Place) -> None:
-    done = place.run("run", pipeline(place, "photos"), "--set", "photos.args.count=3", "--set", "grey.args.width=0")
+    done = place.run(
+        "run", pipeline(place, "photos", CMD, ARGS), "--set", "photos.args.count=3", "--set", "grey.args.width=0"
+    )
     assert done.code == 1
     assert "ZPIPE_ARG_WIDTH is '0': give a number of pixels, at least 1" in done.err, done.err
+
+
+def test_the_golden_vectors_are_read_as_they_are_meant(tmp_path: Path) -> None:
+    program = built(tmp_path, "vectors", "tests/vectors.c", "gate.c")
+    vectors = json.loads((ROOT / "tests/conformance/outside.json").read_text(encoding="utf-8"))["messages"]
+    vectors = [vector for vector in vectors if "meaning" in vector or vector["by"] == "any"]
+    frames = "".join(",".join(vector["frames"]) + "\n" for vector in vectors)
+    done = subprocess.run([program], input=frames, capture_output=True, text=True, check=True)
+    for vector, line in zip(vectors, done.stdout.splitlines(), strict=True):
+        found = json.loads(line)
+        if "meaning" in vector:
+            assert found == without_moments(vector["meaning"]), vector["name"]
+        else:
+            assert list(found) == ["refused"], vector["name"]
+
+
+def without_moments(meaning: Any) -> Any:
+    """Return a meaning with the extensions of msgpack that moments are."""
+    if isinstance(meaning, list):
+        return [without_moments(value) for value in meaning]
+    if not isinstance(meaning, dict):
+        return meaning
+    if "time" in meaning:
+        packed = msgpack.packb(datetime.fromisoformat(meaning["time"]), datetime=True)
+        return {"ext": -1, "hex": packed[2:].hex()}
+    return {key: without_moments(value) for key, value in meaning.items()}

@@ -1,21 +1,31 @@
-"""The tokenizer as a stage: Node beside Python, under kills, and with what is no text.  Needs Node and its modules."""
+"""The tokenizer as a stage and at gates: Node beside Python, under kills, with what is no text.  Needs its modules."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.real import ROOT, Place, lines
+from tests.outside import Worker, gate_at, kill_gate, wait_for_lines
+from tests.real import ROOT, Command, Place, lines
 
 HERE = Path(__file__).parents[1]
 STAGES = """
 def texts(count, start=0):
     for k in range(start, count):
         yield {"id": k, "text": f"Item No. {k}, isn't it?"} if k % 2 else f"Item No. {k}, isn't it?"
+
+
+def held(count):
+    yield from texts(count // 2)
+    open("go").close()
+    yield from texts(count, count // 2)
 
 
 def odd(count):
@@ -35,15 +45,17 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield made
 
 
+CMD = f'cmd = ["node", "{HERE / "tokenize.js"}"]'
+GATE = "listen = { call = 0 }"
+
+
 def pipeline(place: Place, source: str, count: int, *more: str) -> str:
     return place.pipeline(f"""
 [stage.texts]
 run = "texts:{source}"
 args = {{ count = {count} }}
 [stage.tokenize]
-cmd = ["node", "{HERE / "tokenize.js"}"]
 from = "texts"
-args = {{ locale = "en" }}
 {chr(10).join(more)}
 [stage.out]
 run = "zpipe.sinks:jsonl"
@@ -53,6 +65,15 @@ ordered = true
 """)
 
 
+def work_at_gate(place: Place, workers: int = 1) -> list[Command]:
+    argv = ("node", str(HERE / "tokenize.js"), gate_at(place, "tokenize"))
+    return [Command(argv, place.folder, place.env) for _ in range(workers)]
+
+
+def split(found: list[Any]) -> list[list[str]]:
+    return [x["words"] if isinstance(x, dict) else x for x in found]
+
+
 def words(k: int) -> list[str]:
     return ["item", "no", str(k), "isn't", "it"]
 
@@ -60,19 +81,52 @@ def words(k: int) -> list[str]:
 @pytest.mark.parametrize("argv", [(), ("--chaos", "0.5", "--seed", "2")])
 def test_every_text_is_split_once(place: Place, argv: tuple[str, ...]) -> None:
     count = 3000
-    done = place.run("run", pipeline(place, "texts", count, "workers = 2"), *argv)
+    done = place.run("run", pipeline(place, "texts", count, CMD, 'args = { locale = "en" }', "workers = 2"), *argv)
     assert done.code == 0, done.err
     found = lines(done.folder / "out.jsonl")
-    assert [x["words"] if isinstance(x, dict) else x for x in found] == [words(k) for k in range(count)]
+    assert split(found) == [words(k) for k in range(count)]
     assert [x["id"] for x in found if isinstance(x, dict)] == list(range(1, count, 2))
 
 
-def test_what_is_no_text_is_a_dead_letter_with_the_reason(place: Place) -> None:
-    done = place.run("run", pipeline(place, "odd", 0, 'on_error = "dead-letter"'))
+class TestWorker(Worker):
+    argv = ("node", str(HERE / "tokenize.js"))
+    item = "Item No. 1"
+
+
+def test_workers_at_a_gate_split_every_text_once_and_end_with_it(place: Place) -> None:
+    run = place.start("run", pipeline(place, "texts", 1000, GATE))
+    workers = work_at_gate(place, 2)
+    done = run.wait()
+    assert done.code == 0, done.err
+    assert split(lines(done.folder / "out.jsonl")) == [words(k) for k in range(1000)]
+    assert [worker.wait().code for worker in workers] == [0, 0]
+
+
+def test_a_gate_that_is_killed_loses_and_doubles_nothing(place: Place) -> None:
+    os.mkfifo(place.folder / "go")
+    run = place.start("run", pipeline(place, "held", 3000, GATE))
+    (worker,) = work_at_gate(place)
+    wait_for_lines(place, "out.jsonl", 10)
+    kill_gate(place, "tokenize")
+    (place.folder / "go").write_text("")
+    done = run.wait()
+    assert done.code == 0, done.err
+    assert split(lines(done.folder / "out.jsonl")) == [words(k) for k in range(3000)]
+    assert worker.wait().code == 0
+
+
+@pytest.mark.parametrize("at", [CMD, f"{CMD}\n{GATE}"], ids=["cmd", "gate"])
+def test_what_is_no_text_is_a_dead_letter_with_the_reason(place: Place, at: str) -> None:
+    done = place.run("run", pipeline(place, "odd", 0, at, 'on_error = "dead-letter"'))
     assert done.code == 3, done.err
     assert lines(done.folder / "out.jsonl") == [["fine"], {"text": "fine", "words": ["fine"]}]
     said = place.run("dead", "ls", "--run", str(done.folder)).out
     assert "no text but number" in said and "no text but undefined" in said, said
+
+
+def test_its_own_tests_pass() -> None:
+    done = subprocess.run(["npm", "test"], cwd=HERE, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_modules_are_those_that_the_package_names() -> None:

@@ -1,0 +1,86 @@
+"""The golden vectors of what is said outside hold in both directions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conformance import make_outside
+from tests.conformance.test_vectors import as_json, from_json, named, read
+from zpipe.values.errors import ProtocolError
+from zpipe.wire import outside
+from zpipe.wire.body import decode_message, encode_message
+
+VECTORS = json.loads(make_outside.TARGET.read_text(encoding="utf-8"))["messages"]
+ALLOWED = [v for v in VECTORS if "meaning" in v]
+ASKED = [v for v in ALLOWED if v["by"] in ("worker", "client")]
+ITEMS = [v for v in ALLOWED if v["by"] == "item"]
+HOSTILE = [v for v in VECTORS if "refused" in v]
+EMPTY: dict[str, Any] = {
+    "take": None, "done": [], "failed": [], "busy": [], "call": [], "put": [], "end": False, "raw": False, "name": "",
+    "stage": "", "tag": "",
+}  # fmt: skip
+
+
+def value_of(vector: Any) -> Any:
+    return from_json(vector["meaning"])
+
+
+@pytest.mark.parametrize("vector", ALLOWED, ids=named)
+def test_frames_mean_what_the_vector_says(vector: Any) -> None:
+    assert as_json(decode_message(read(vector))) == as_json(value_of(vector))
+
+
+@pytest.mark.parametrize("vector", ASKED, ids=named)
+def test_what_is_asked_is_what_the_vector_says_and_nothing_else(vector: Any) -> None:
+    asked = outside.read(read(vector))
+    said = {**EMPTY, **value_of(vector)}
+    assert {key: as_json(getattr(asked, key)) for key in EMPTY} == {key: as_json(said[key]) for key in EMPTY}
+
+
+@pytest.mark.parametrize("vector", ITEMS, ids=named)
+def test_what_is_no_message_is_an_item(vector: Any) -> None:
+    assert as_json(outside.read_any(read(vector)).items) == [as_json(value_of(vector))]
+
+
+@pytest.mark.parametrize("vector", ALLOWED, ids=named)
+def test_what_is_written_is_read_as_the_same(vector: Any) -> None:
+    made = encode_message(value_of(vector), raw=len(vector["frames"]) > 1)
+    assert as_json(decode_message(made)) == as_json(value_of(vector))
+
+
+@pytest.mark.parametrize("vector", [v for v in ALLOWED if not v["one_way"]], ids=named)
+def test_a_message_becomes_the_frames_of_its_vector(vector: Any) -> None:
+    made = encode_message(value_of(vector), raw=len(vector["frames"]) > 1)
+    assert [bytes(frame).hex() for frame in made] == vector["frames"]
+
+
+@pytest.mark.parametrize("vector", HOSTILE, ids=named)
+def test_hostile_frames_are_refused_with_the_rule(vector: Any) -> None:
+    with pytest.raises(ProtocolError) as caught:
+        outside.read(read(vector))
+    assert vector["refused"] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["done", "failed", "busy", "call", "put"])
+def test_a_list_has_at_most_65536_entries(key: str) -> None:
+    entries = ["a"] * 65537 if key == "busy" else [["a", "b"]] * 65537
+    with pytest.raises(ProtocolError, match=f"{key} is a list of"):
+        outside.checked({"zpipe": 1, key: entries})
+    outside.checked({"zpipe": 1, key: entries[1:]})
+
+
+def test_the_file_is_what_the_script_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = make_outside.TARGET.read_text(encoding="utf-8")
+    monkeypatch.setattr(make_outside, "TARGET", tmp_path / "outside.json")
+    make_outside.main()
+    assert (tmp_path / "outside.json").read_text(encoding="utf-8") == written
+
+
+def test_no_name_stands_twice() -> None:
+    names = [named(v) for v in VECTORS]
+    assert len(set(names)) == len(names)
