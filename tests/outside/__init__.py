@@ -40,7 +40,7 @@ def command(language: str, folder: Path) -> tuple[str, ...]:
     return (sys.executable, str(FOLDER / "worker.py"))
 
 
-def environment(address: str = "", **args: float | str) -> Mapping[str, str]:
+def environment(args: Mapping[str, float], address: str = "") -> Mapping[str, str]:
     """Return what a worker finds in its environment, whoever starts it."""
     own = {f"ZPIPE_ARG_{name.upper()}": str(value) for name, value in args.items()}
     return {"NODE_PATH": str(MODULES), **({"ZPIPE_CALL": address} if address else {}), **own}
