@@ -70,7 +70,8 @@ class Leases:
         self.timeout_s = timeout_s  # of one attempt, however often it is extended
         self.holders: dict[Hashable, Holder] = {}
         self.open = 0  # items without an outcome
-        self.waiting = 0  # of them those that may be given out now
+        self.waiting = 0  # of them those that may be given out now,
+        self.calling = 0  # and of these the calls
         self.unaccounted = 0  # leases that run at nobody in particular
         self._make_token = make_token
         self._stream: deque[Item] = deque()
@@ -97,6 +98,11 @@ class Leases:
     def close(self, item: Item) -> None:
         """Take note of the outcome of an item that is `aside`: it was given up."""
         self._end(item, "the item was given up")
+
+    @property
+    def streaming(self) -> int:
+        """Return how many items of the stream may be given out now."""
+        return self.waiting - self.calling
 
     @property
     def held(self) -> int:
@@ -200,6 +206,7 @@ class Leases:
         queue = self._calls if item.is_call else self._stream
         item.state = WAITING
         self.waiting += 1
+        self.calling += item.is_call
         if first:
             queue.appendleft(item)
         else:
@@ -221,6 +228,7 @@ class Leases:
             item = (first or second).popleft()
             if item.state == WAITING:  # else it was done meanwhile, by one whose lease had run out
                 self.waiting -= 1
+                self.calling -= item.is_call
                 return item
 
     def _lasts(self, since_s: float, now_s: float) -> float:
@@ -251,7 +259,9 @@ class Leases:
     def _end(self, item: Item, why: str) -> None:
         if item.lease is not None:
             self._stop(item.lease)
-        self.waiting -= item.state == WAITING
+        if item.state == WAITING:
+            self.waiting -= 1
+            self.calling -= item.is_call
         self.open -= 1
         item.state = CLOSED
         self._drop_tokens(item, why)

@@ -331,13 +331,13 @@ class Gate:
         assert inlet is not None
         inlet.least = min(self._worker.limits.window_max, 2 * (wanted + leases.held) + AHEAD)
         begun = False
-        while leases.waiting < wanted + AHEAD and (job := self._worker.take(1)) is not None:
+        while leases.streaming < wanted + AHEAD and (job := self._worker.take(1)) is not None:
             if not begun:
                 begun = True
                 self._caller.trouble.begin()
             self._open(job)
-        if leases.waiting < wanted + AHEAD:
-            inlet.want(wanted + AHEAD - leases.waiting)
+        if leases.streaming < wanted + AHEAD:
+            inlet.want(wanted + AHEAD - leases.streaming)
 
     def _open(self, job: Job) -> None:
         ((run, k, _),) = job.stretches
