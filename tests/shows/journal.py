@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgpack
+import psutil
 import zmq
 
 from tests.real import Command, Place, rows
@@ -125,6 +126,7 @@ def _kill_all(place: Place, run: Command, gone: threading.Event) -> None:
     with suppress(ProcessLookupError):
         os.killpg(run.process.pid, signal.SIGKILL)
     for process in place.processes():
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     run.process.wait()
     gone.set()

@@ -7,9 +7,11 @@ import shlex
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from tests.outside import LANGUAGES, MODULES, command, compiled, environment
 from tests.real import Command, Done, Place, rows, wait_until
@@ -138,15 +140,17 @@ def _count(place: Place) -> int:
 
 def _kill(place: Place, program: str) -> None:
     """Kill the processes of a program, once there is one."""
-    found: list[Callable[[], None]] = []
+    killed: list[int] = []
 
-    def look() -> bool:
-        found.extend(process.kill for process in place.processes() if program in process.cmdline())
-        return bool(found)
+    def kill() -> bool:
+        for process in place.processes():
+            with suppress(psutil.NoSuchProcess):
+                if program in process.cmdline():
+                    process.kill()
+                    killed.append(process.pid)
+        return bool(killed)
 
-    wait_until(look)
-    for kill in found:
-        kill()
+    wait_until(kill)
 
 
 def _checked(done: Done, count: int) -> Counter[str]:

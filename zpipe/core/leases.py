@@ -8,7 +8,7 @@ Reads no clock and makes no tokens.
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -79,8 +79,9 @@ class Leases:
         self._later: list[tuple[float, int, Item]] = []  # a heap: items that wait before their next try
         self._given: dict[str, Lease] = {}  # every token of an open item
         self._running: dict[str, Lease] = {}  # those whose lease runs
-        self._over: dict[str, str] = {}  # tokens that are good no more: why
+        self._over: OrderedDict[str, str] = OrderedDict()  # tokens that are good no more: why
         self._numbers = itertools.count()
+        self._first_s = float("inf")  # no lease runs out before: they are only ever extended
 
     # -- items --------------------------------------------------------------------------------------
 
@@ -120,6 +121,7 @@ class Leases:
             item = self._next()
             token = self._make_token()
             lease = Lease(token, item, holder, now_s, now_s + self._lasts(now_s, now_s))
+            self._first_s = min(self._first_s, lease.until_s)
             item.state, item.lease = HELD, lease
             item.tokens.append(token)
             self._given[token] = self._running[token] = lease
@@ -169,7 +171,11 @@ class Leases:
 
     def expire(self, now_s: float) -> list[Lease]:
         """Return the leases that have run out: their items are `aside`, and their tokens still good."""
-        return self._run_out(now_s, [lease for lease in self._running.values() if lease.until_s <= now_s])
+        if now_s < self._first_s:
+            return []
+        over = self._run_out(now_s, [lease for lease in self._running.values() if lease.until_s <= now_s])
+        self._first_s = min((lease.until_s for lease in self._running.values()), default=float("inf"))
+        return over
 
     def drop(self, now_s: float, holder: Hashable) -> list[Lease]:
         """Return the leases of one who is known to be dead, which end now; as `expire`."""
@@ -196,9 +202,8 @@ class Leases:
             del self.holders[holder]
 
     def due_s(self) -> float:
-        """Return when the next lease runs out or the next try is due, infinity when none is."""
-        first = min((lease.until_s for lease in self._running.values()), default=float("inf"))
-        return min(first, self._later[0][0]) if self._later else first
+        """Return before when no lease runs out and no try is due, infinity when there is none."""
+        return min(self._first_s, self._later[0][0]) if self._later else self._first_s
 
     # -- within -------------------------------------------------------------------------------------
 
@@ -272,4 +277,4 @@ class Leases:
             self._over[token] = why
         item.tokens = []
         while len(self._over) > OVER_MAX:
-            del self._over[next(iter(self._over))]
+            self._over.popitem(last=False)
