@@ -16,9 +16,10 @@ from pathlib import Path
 from tests.bench import report
 from tests.bench.measure import measure
 from tests.bench.ways import WAYS, Way
-from tests.bench.workloads import LOADS, STREAM, WORK, Load
+from tests.bench.workloads import EIGHT, LOADS, OUTSIDE, STREAM, WORK, Load
 
 KILL_EVERY = 5  # rounds
+PROGRAMS = "G"  # in --only: the loads for programs outside
 KILLED = "zpipe"  # the way that has to bear it
 
 
@@ -33,8 +34,9 @@ def plan(number: int, loads: list[Load], ways: list[Way], *, kill: bool) -> Iter
 
 
 def selected(names: list[str]) -> list[Load]:
-    """Return the loads of these names; W4 are W4x1 and W4x2, and W1 is also W1-bytes."""
-    return [load for load in LOADS.values() if load.name in names or load.name[:2] in names]
+    """Return the loads of these names; W4 are W4x1 and W4x2, W1 is also W1-bytes, and G all for programs outside."""
+    families = {name: PROGRAMS if name in OUTSIDE else name[:2] for name in LOADS}
+    return [load for load in LOADS.values() if {load.name, families[load.name]} & set(names)]
 
 
 def read(path: Path) -> list[report.Row]:
@@ -63,10 +65,10 @@ def run(options: argparse.Namespace) -> list[report.Row]:
 
 def main() -> int:
     """Returns 1 when something is worse than in the file compared with."""
-    names = sorted({name[:2] for name in LOADS} | set(LOADS))
+    names = sorted({name[:2] for name in EIGHT} | set(LOADS) | {PROGRAMS})
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", nargs="+", choices=names, default=list(LOADS), metavar="LOAD")
+    parser.add_argument("--only", nargs="+", choices=names, default=list(EIGHT), metavar="LOAD")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
     parser.add_argument("--kill", action="store_true", help="in every 5th round run zpipe with a worker killed too")
     parser.add_argument("--out", type=Path, help="append a JSON line per measurement")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.bench.workloads import OUTSIDE
+
 # What a number is put beside, of the same round: the same number of the way's base; nothing; half the time of the
 # loop in one process; the time that one worker took, by the same way, over two.
 TO_BASE, ALONE, TO_IDEAL, SCALING = "to base", "alone", "of ideal", "scaling"
@@ -54,6 +56,7 @@ FIGURES = (
     Figure("W7", "start_s", "s to the first item", more_is_better=False),
     Figure("W7", "pss_mb", "PSS MB", more_is_better=False),
     Figure("W8", "seconds", "s, of ideal", TO_IDEAL, more_is_better=False, noise=0.05),
+    *(Figure(load, "items_s", "items/s") for load in OUTSIDE),
 )
 
 # By what the table calls the figure, and the way.  The second bounds of W7 are for where workers are forked.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import zpipe as zp
@@ -11,10 +12,11 @@ from tests.bench.workloads import WORK
 BLOCK, STACKED = 512, 4096  # most items of one call: in a list, and in an array
 
 
-def pipeline(task: Task, *, blocks: bool = False) -> zp.Pipeline:
+def pipeline(task: Task, *, blocks: bool = False, stage: Mapping[str, Any] | None = None) -> zp.Pipeline:
     """Return the pipeline of a task; its stage and its sink take `blocks` of items where that is asked for.
 
-    Where items are arrays so does the source, and a block is one array.
+    Where items are arrays so does the source, and a block is one array.  `stage` is more of what the stages are, with
+    a `cmd` in place of the function.
     """
     load, args = task.of, {"task": task.to_dict()}
     options: dict[str, Any] = {"batch_size": BLOCK} if blocks else {}
@@ -27,7 +29,8 @@ def pipeline(task: Task, *, blocks: bool = False) -> zp.Pipeline:
         if load.kind == WORK:
             x = zp.stage(Burn, name=name, args=args, workers=workers)(x)
         else:
-            x = zp.stage(identity, name=name, workers=workers, **options)(x)
+            whole = {"name": name, "workers": workers, **options, **(stage or {})}
+            x = zp.stage("" if "cmd" in whole else identity, **whole)(x)
     sink: Any = ExactSink if task.kill else BlockSink if blocks else SINKS[load.kind]
     ends = [zp.stage(sink, name=f"sink-{k}", args={**args, "index": k}, **options)(x) for k in range(load.sinks)]
     return zp.Pipeline("relay", *ends)

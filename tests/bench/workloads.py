@@ -1,4 +1,4 @@
-"""The eight workloads: who passes what to whom, how much of it, and what a sink has read when all of it came.
+"""The workloads: who passes what to whom, how much of it, and what a sink has read when all of it came.
 
 Knows neither processes nor how items travel.
 """
@@ -144,5 +144,11 @@ LOADS = {
         Load("W6", (1000,), 400, 50, 1000, PACED, stages=3),
         Load("W7", (1000,), 1, 0, 1000, FIRST, stages=3),
         Load("W8", (64,), 600, 4, 1000, WORK, workers=2, cost=1, is_skewed=True),
+        Load("G64", (64,), 20_000, 2000, 1000),
+        Load("G4k", (4096,), 12_000, 1200, 1000),
+        Load("G150k", (150_000,), 2000, 200, 64),
+        Load("G5M", (5_000_000,), 120, 16, 8),
     )
 }
+OUTSIDE = tuple(name for name in LOADS if name.startswith("G"))  # those for programs outside
+EIGHT = tuple(name for name in LOADS if name not in OUTSIDE)

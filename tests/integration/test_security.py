@@ -64,6 +64,18 @@ def test_keys_are_made_listed_and_revoked(place: Place) -> None:
     refused(place.run(*keys, "revoke", "gpu-2"), "no key 'gpu-2' is admitted", "there are gpu-3", code=2)
 
 
+def test_the_own_workers_of_a_guarded_gate_need_no_keys(place: Place) -> None:
+    assert place.run("keys", "--keys", "mine").code == 0
+    stages = (
+        '[stage.numbers]\nrun = "stages:numbers"\n'
+        '[stage.double]\nrun = "stages:double"\nfrom = "numbers"\nlisten = { call = 0, host = "0.0.0.0" }\n'
+        '[stage.lines]\nrun = "zpipe.sinks:jsonl"\nfrom = "double"\nargs = { path = "out.jsonl" }\n'
+    )
+    done = place.run("run", place.pipeline(stages), "--keys", "mine")
+    assert done.code == 0, done.err
+    assert sorted(lines(done.folder / "out.jsonl")) == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
+
+
 @pytest.mark.parametrize("verb", ["run", "up", "registry"])
 def test_nothing_starts_where_others_reach_it_without_keys(elsewhere: Place, verb: str) -> None:
     stages = '[stage.a]\nrun = "stages:numbers"\nargs = { count = 1 }\n'

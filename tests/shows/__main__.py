@@ -19,6 +19,7 @@ from tests.chaos.chaos import play
 from tests.shows import (
     autoscale,
     away,
+    calls,
     crowd,
     disk,
     flat,
@@ -27,6 +28,8 @@ from tests.shows import (
     hostile,
     hosts,
     job,
+    journal,
+    languages,
     links,
     looking,
     memory,
@@ -41,6 +44,8 @@ LONG = ("flat", "crowd", "growth")  # these are played only when they are named
 SEEDS = 1000
 QUICK_PARTITION_S = 2.0
 QUICK_CROPS, QUICK_ARRAYS, QUICK_ORDER, QUICK_CHAOS, QUICK_ROUNDS = 12_000, 500, 1000, 3000, 2
+QUICK_SQUARES, QUICK_SKEWED = 6000, 1000
+QUICK_CALLS_S, QUICK_MOMENTS = 2.0, 3
 
 
 def simulator() -> Iterator[Shown]:
@@ -76,6 +81,7 @@ def shows(
             "tap": looking.tap, "trace": looking.trace, "simulator": simulator, "chaos": chaos,
             "pressure": flow.pressure, "parked": flow.parked, "small-shm": memory.small_shm, "views": memory.views,
             "orderly": orderly.orderly, "flat": partial(flat.flat, items, large_gb),
+            "languages": languages.languages, "calls": calls.calls, "journal": journal.journal,
             "crowd": crowd.crowd, "links": links.links, "growth": growth.growth,
             "main": job.main, "kills": job.kills, "blocks": job.blocks,
         }  # fmt: skip
@@ -87,6 +93,9 @@ def shows(
         "trace": partial(looking.trace, QUICK_ROUNDS),
         "chaos": partial(chaos, QUICK_CHAOS),
         "pressure": partial(flow.pressure, QUICK_ARRAYS),
+        "languages": partial(languages.languages, QUICK_SQUARES, QUICK_SKEWED),
+        "calls": partial(calls.calls, QUICK_CALLS_S),
+        "journal": partial(journal.journal, QUICK_MOMENTS),
         "main": partial(job.main, QUICK_CROPS),
         "kills": partial(job.kills, QUICK_CROPS),
         "blocks": partial(job.blocks, QUICK_CROPS),

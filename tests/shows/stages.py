@@ -41,6 +41,12 @@ def double(x):
     return 2 * x
 
 
+def squared(x, nap_s=0.0005):
+    """A number, its square, and by which process."""
+    time.sleep(nap_s)
+    return [x, x * x, f"process {os.getpid()}"]
+
+
 def unless_seventh(x):
     return -x if x % 7 else None
 

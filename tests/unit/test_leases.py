@@ -164,6 +164,7 @@ def test_calls_go_before_the_stream_but_do_not_starve_it() -> None:
         made.add(f"call {k}", is_call=True)
     first = [str(what).startswith("call") for _, what in given(made, 0.0, 40)]
     assert first.count(True) == 30
+    assert (made.streaming, made.calling) == (90, 70)
 
 
 def test_an_item_that_is_given_up_is_closed() -> None:
@@ -265,6 +266,7 @@ class Gate(RuleBasedStateMachine):
         assert self.made.open == self.outcomes.count(0)
         states = [item.state for item in self.items]
         assert (self.made.waiting, self.made.held) == (states.count("waiting"), states.count("held"))
+        assert self.made.calling == sum(item.is_call for item in self.items if item.state == "waiting")
         running = [item.lease for item in self.items if item.lease is not None]
         assert len(running) == self.made.held and len({lease.token for lease in running}) == len(running)
         by = [lease.holder for lease in running]

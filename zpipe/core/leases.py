@@ -8,7 +8,7 @@ Reads no clock and makes no tokens.
 from __future__ import annotations
 
 import itertools
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
@@ -71,7 +71,8 @@ class Leases:
         self.timeout_s = timeout_s  # of one attempt, however often it is extended
         self.holders: dict[Hashable, Holder] = {}
         self.open = 0  # items without an outcome
-        self.waiting = 0  # of them those that may be given out now
+        self.waiting = 0  # of them those that may be given out now,
+        self.calling = 0  # and of these the calls
         self.unaccounted = 0  # leases that run at nobody in particular
         self._make_token = make_token
         self._stream: deque[Item] = deque()
@@ -79,8 +80,9 @@ class Leases:
         self._later: list[tuple[float, int, Item]] = []  # a heap: items that wait before their next try
         self._given: dict[str, Lease] = {}  # every token of an open item
         self._running: dict[str, Lease] = {}  # those whose lease runs
-        self._over: dict[str, str] = {}  # tokens that are good no more: why
+        self._over: OrderedDict[str, str] = OrderedDict()  # tokens that are good no more: why
         self._numbers = itertools.count()
+        self._first_s = float("inf")  # no lease runs out before: they are only ever extended
 
     # -- items --------------------------------------------------------------------------------------
 
@@ -98,6 +100,11 @@ class Leases:
     def close(self, item: Item) -> None:
         """Take note of the outcome of an item that is `aside`: it was given up."""
         self._end(item, "the item was given up")
+
+    @property
+    def streaming(self) -> int:
+        """Return how many items of the stream may be given out now."""
+        return self.waiting - self.calling
 
     @property
     def held(self) -> int:
@@ -118,6 +125,7 @@ class Leases:
                 break
             token = self._make_token()
             lease = Lease(token, item, holder, now_s, now_s + self._lasts(now_s, now_s))
+            self._first_s = min(self._first_s, lease.until_s)
             item.state, item.lease = HELD, lease
             item.tokens.append(token)
             self._given[token] = self._running[token] = lease
@@ -169,7 +177,11 @@ class Leases:
 
     def expire(self, now_s: float) -> list[Lease]:
         """Return the leases that have run out: their items are `aside`, and their tokens still good."""
-        return self._run_out(now_s, [lease for lease in self._running.values() if lease.until_s <= now_s])
+        if now_s < self._first_s:
+            return []
+        over = self._run_out(now_s, [lease for lease in self._running.values() if lease.until_s <= now_s])
+        self._first_s = min((lease.until_s for lease in self._running.values()), default=float("inf"))
+        return over
 
     def drop(self, now_s: float, holder: Hashable) -> list[Lease]:
         """Return the leases of one who is known to be dead, which end now; as `expire`."""
@@ -200,9 +212,8 @@ class Leases:
             del self.holders[holder]
 
     def due_s(self) -> float:
-        """Return when the next lease runs out or the next try is due, infinity when none is."""
-        first = min((lease.until_s for lease in self._running.values()), default=float("inf"))
-        return min(first, self._later[0][0]) if self._later else first
+        """Return before when no lease runs out and no try is due, infinity when there is none."""
+        return min(self._first_s, self._later[0][0]) if self._later else self._first_s
 
     # -- within -------------------------------------------------------------------------------------
 
@@ -210,6 +221,7 @@ class Leases:
         queue = self._calls if item.is_call else self._stream
         item.state = WAITING
         self.waiting += 1
+        self.calling += item.is_call
         if first:
             queue.appendleft(item)
         else:
@@ -231,6 +243,7 @@ class Leases:
             item = (first or second).popleft()
             if item.state == WAITING:  # else it was done meanwhile, by one whose lease had run out
                 self.waiting -= 1
+                self.calling -= item.is_call
                 return item
 
     def _lasts(self, since_s: float, now_s: float) -> float:
@@ -261,7 +274,9 @@ class Leases:
     def _end(self, item: Item, why: str) -> None:
         if item.lease is not None:
             self._stop(item.lease)
-        self.waiting -= item.state == WAITING
+        if item.state == WAITING:
+            self.waiting -= 1
+            self.calling -= item.is_call
         self.open -= 1
         item.state = CLOSED
         self._drop_tokens(item, why)
@@ -272,4 +287,4 @@ class Leases:
             self._over[token] = why
         item.tokens = []
         while len(self._over) > OVER_MAX:
-            del self._over[next(iter(self._over))]
+            self._over.popitem(last=False)

@@ -6,6 +6,8 @@ Knows sockets and who is at their other ends; what is said is for the gate.  Wit
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -19,6 +21,7 @@ from zpipe.values.errors import ConfigError, StageError
 
 KINDS: tuple[OutsideKind, ...] = ("call", "push", "pull")
 
+OWN = b""  # in place of an identity: who has come by the door of the gate's own workers
 EVERY = "0.0.0.0"  # in an endpoint: every address of this host
 
 Peer = tuple[bytes, ...]  # what stands in front of an answer: where it goes, and the empty frame of a REQ
@@ -38,14 +41,17 @@ class Heard:
 class Doors:
     """The bound sockets of one gate; the ports of a life are those of the next.
 
-    `listen` has a port for each kind, and the host.  Raises StageError when one cannot be bound.
+    `listen` has a port for each kind, and the host.  `near` is where the gate's `own` workers call, a file that needs
+    no keys; "" where it has none.  Raises StageError when one cannot be bound.
     """
 
     def __init__(
         self, context: sockets.Context, stage: str, listen: Mapping[str, Any], folder: RunFolder, *,
-        keys: Keys | None, insecure: bool, poller: Waiter,
+        keys: Keys | None, insecure: bool, poller: Waiter, own: bool = False,
     ) -> None:  # fmt: skip
         self._poller = poller
+        self._place = tempfile.mkdtemp(prefix="zpipe-gate-") if own else ""
+        self.near = ""
         self._sockets: dict[str, sockets.Socket] = {}
         self.endpoints: dict[str, str] = {}
         host = listen.get("host", addresses.LOOPBACK)
@@ -63,6 +69,8 @@ class Doors:
         for kind in KINDS:
             if kind in listen or kind == "call":
                 self._bind(context, stage, kind, host, listen.get(kind, 0), before.get(kind, ""), keys)
+        if own:
+            self._sockets["own"], self.near = sockets.bind_outside(context, "call", f"ipc://{self._place}/call", None)
         self._pullers: set[int] = set()
         self._monitor = sockets.watch_outside(self._sockets["push"]) if "push" in self._sockets else None
         for socket in (*self._sockets.values(), self._monitor):
@@ -87,15 +95,10 @@ class Doors:
         except ConfigError as error:
             raise StageError(f"stage {stage!r} cannot listen for {kind}: {error}") from None
 
-    @property
-    def near(self) -> str:
-        """Return where processes of this host call."""
-        return self.endpoints["call"].replace(EVERY, addresses.LOOPBACK, 1)
-
     def heard(self, most: int) -> list[Heard]:
         """Return up to so many of the messages that have come."""
         found: list[Heard] = []
-        for kind in ("call", "pull"):
+        for kind in ("own", "call", "pull"):
             socket = self._sockets.get(kind)
             while socket is not None and len(found) < most:
                 received = sockets.receive_outside(socket)
@@ -108,11 +111,13 @@ class Doors:
                     continue
                 start = 2 if len(frames) > 2 and not len(frames[1]) else 1
                 peer = tuple(bytes(frame) for frame in frames[:start])
-                found.append(Heard(frames[start:] or (b"",), address, peer))
+                found.append(Heard(frames[start:] or (b"",), address, (OWN, *peer) if kind == "own" else peer))
         return found
 
     def answer(self, peer: Peer, frames: Sequence[Buffer]) -> bool:
         """Answer somebody; False when it has gone."""
+        if peer[0] == OWN:
+            return sockets.reply(self._sockets["own"], (*peer[1:], *frames))
         return sockets.reply(self._sockets["call"], (*peer, *frames))
 
     @property
@@ -138,3 +143,5 @@ class Doors:
             sockets.unwatch(self._sockets["push"])
         sockets.close(self._monitor)
         sockets.close(*self._sockets.values(), linger_ms=linger_ms)
+        if self._place:
+            shutil.rmtree(self._place, ignore_errors=True)

@@ -34,6 +34,8 @@ AHEAD = 16  # items that wait at the gate beyond those that are wanted
 SAID_MAX = 20  # refusals that are worth a line
 SEEN_S = 2.0  # who has asked since then is told of the end,
 END_S = 1.5  # within this
+TOKEN_BYTES = 8
+DRAWN = 512  # tokens at once: to ask the system for chance costs as much as all else that a token does
 PUSHED_EACH = 2  # items at most, in the mean, at each who pulls
 
 Frames = list[bytes | memoryview]
@@ -79,6 +81,7 @@ class Gate:
         self._names: dict[Peer, str] = {}
         self._seen_s: dict[Peer, float] = {}  # who has asked for items, and when
         self._given_up: deque[tuple[_Streamed, Iterator[None]]] = deque()
+        self._tokens: list[str] = []  # drawn, and not used yet
         self._done = 0  # items since the last turn
         self._worked_s = 0.0  # when one was done last
         self._said = 0
@@ -99,7 +102,10 @@ class Gate:
         return len(self._seen_s) + self._doors.pullers
 
     def _make_token(self) -> str:
-        return secrets.token_hex(8)
+        if not self._tokens:
+            drawn = secrets.token_hex(TOKEN_BYTES * DRAWN)
+            self._tokens = [drawn[k : k + 2 * TOKEN_BYTES] for k in range(0, len(drawn), 2 * TOKEN_BYTES)]
+        return self._tokens.pop()
 
     def _read(self, frames: Sequence[Buffer]) -> Asked:
         return read(frames)
@@ -338,13 +344,13 @@ class Gate:
         assert inlet is not None
         inlet.least = min(self._worker.limits.window_max, 2 * (wanted + leases.held) + AHEAD)
         begun = False
-        while leases.waiting < wanted + AHEAD and (job := self._worker.take(1)) is not None:
+        while leases.streaming < wanted + AHEAD and (job := self._worker.take(1)) is not None:
             if not begun:
                 begun = True
                 self._caller.trouble.begin()
             self._open(job)
-        if leases.waiting < wanted + AHEAD:
-            inlet.want(wanted + AHEAD - leases.waiting)
+        if leases.streaming < wanted + AHEAD:
+            inlet.want(wanted + AHEAD - leases.streaming)
 
     def _open(self, job: Job) -> None:
         ((run, k, _),) = job.stretches

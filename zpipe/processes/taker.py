@@ -126,8 +126,8 @@ class Taker:
 
     def _asked(self, message: Message) -> Message:
         """Return the answer to a message, which is sent again while there is none."""
-        frames = self._frames({**message, "tag": secrets.token_hex(4)})
-        tag = decode_message(frames)["tag"]
+        tag = secrets.token_hex(4)
+        frames = self._frames({**message, "tag": tag})
         began_s = time.monotonic()
         due_s, said = 0.0, False
         while not self._ending.is_set() or due_s == 0.0:

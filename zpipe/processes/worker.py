@@ -237,7 +237,7 @@ class WorkerProcess:
         poller = self.links.poller if stage.is_gate else Waiter()  # an entry has a thread of its own
         doors = Doors(
             self.links.context, stage.name, stage.listen, RunFolder(folder), keys=self.keys,
-            insecure=self.options.insecure, poller=poller,
+            insecure=self.options.insecure, poller=poller, own=stage.crew > 0,
         )  # fmt: skip
         self.doors, self.outside = doors, target
         if isinstance(target, Gate):
