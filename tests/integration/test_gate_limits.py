@@ -8,7 +8,7 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped,unused-ignore]
 import zmq
 
-from tests.outside import gate_at
+from tests.gates import gate_at
 from tests.real import DEADLINE_S, Place, lines
 
 MIB = 2**20

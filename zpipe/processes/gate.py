@@ -9,7 +9,7 @@ import secrets
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.05  # between two looks at the workers of its own
 POLL_S = 1.0  # one who asks for items is answered after this, if with none
+TAKE_MAX = 4096  # items in one answer
+NAMES_MAX = 4096  # of those who have said theirs
 BURST = 500  # messages taken in before the links are looked after
 AHEAD = 16  # items that wait at the gate beyond those that are wanted
 SAID_MAX = 20  # refusals that are worth a line
@@ -178,6 +180,8 @@ class Gate:
             return
         if asked.name and heard.peer is not None:
             self._names[heard.peer] = asked.name
+            if len(self._names) > NAMES_MAX:
+                del self._names[next(iter(self._names))]
         refused = self._outcomes(now_s, asked)
         if refused:
             self._complain(heard, f"token {refused[0][0]!r:.40}: {refused[0][1]}", len(refused))
@@ -189,7 +193,7 @@ class Gate:
         if refused:
             due["refused"] = refused
         if asked.take:
-            self._asking[heard.peer] = _Asking(asked.take, asked.raw, now_s, due)
+            self._asking[heard.peer] = _Asking(min(asked.take, TAKE_MAX), asked.raw, now_s, due)
             self._seen_s[heard.peer] = now_s
         elif not asked.call:
             self._send(heard.peer, {**due, **({} if asked.take is None else {"items": []}), **self._hello(asked)})
@@ -426,7 +430,7 @@ class Gate:
         while True:
             items = [[lease.token, lease.item.what.value] for lease in leases]
             try:
-                return leases, _frames({**message, "items": items, "lease_s": self._leases.lease_s}, raw=raw)
+                return leases, self._frames({**message, "items": items, "lease_s": self._leases.lease_s}, raw=raw)
             except EncodeError as error:
                 kept = len(leases) // 2
                 if not kept:
@@ -437,14 +441,13 @@ class Gate:
     def _reply(self, called: _Called, message: Message) -> None:
         self._calls.pop((called.peer[0], called.id), None)
         try:
-            frames = _frames({**called.due, **message}, raw=called.raw)
+            frames = self._frames({**called.due, **message}, raw=called.raw)
         except EncodeError as error:
-            frames = _frames({**called.due, "failed": [[called.id, f"it cannot be answered: {error}"]]}, raw=False)
+            frames = self._frames({**called.due, "failed": [[called.id, f"it cannot be answered: {error}"]]}, raw=False)
         self._doors.answer(called.peer, frames)
 
     def _send(self, peer: Peer, message: Message) -> None:
-        self._doors.answer(peer, _frames(message, raw=False))
+        self._doors.answer(peer, self._frames(message, raw=False))
 
-
-def _frames(message: Message, *, raw: bool) -> Frames:
-    return encode_message({KEY: VERSION, **message}, raw=raw)
+    def _frames(self, message: Message, *, raw: bool) -> Frames:
+        return encode_message({KEY: VERSION, **message}, raw=raw)

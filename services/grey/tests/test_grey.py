@@ -18,7 +18,7 @@ import msgpack  # type: ignore[import-untyped,unused-ignore]
 import numpy as np
 import pytest
 
-from tests.outside import Worker, gate_at, kill_gate, wait_for_lines
+from tests.gates import Worker, gate_at, kill_gate, wait_for_lines
 from tests.real import ROOT, Command, Place, lines
 
 HERE = Path(__file__).parents[1]

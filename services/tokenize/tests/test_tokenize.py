@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.outside import Worker, gate_at, kill_gate, wait_for_lines
+from tests.gates import Worker, gate_at, kill_gate, wait_for_lines
 from tests.real import ROOT, Command, Place, lines
 
 HERE = Path(__file__).parents[1]
