@@ -220,13 +220,15 @@ def test_a_worker_that_is_killed_loses_nothing(work: Place) -> None:
 def test_a_gate_that_is_killed_is_back_at_its_address_and_loses_nothing(work: Place) -> None:
     run = work.start("run", work.pipeline(stream(CALL)))
     address = gate_of(work)
-    with Taker(address, zmq.DEALER) as taker, outside(work, "work:square", address):
+    with Taker(address) as taker:
         items = taker.take(3)
         (pid,) = (w["pid"] for w in work.ps()["workers"] if w["stage"] == "work")
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: [w["pid"] for w in work.ps()["workers"] if w["stage"] == "work"] not in ([], [pid]))
         assert gate_of(work) == address
-        taker.ask(done=[[token, "old"] for token, _ in items])  # of the gate before: refused
+        refused = taker.ask(done=[[token, "of the life before"] for token, _ in items])["refused"]
+        assert [why for _, why in refused] == ["this token was not given out"] * len(items)
+        taker.work(lambda x: x * x)
         end(run, work, SQUARES)
 
 

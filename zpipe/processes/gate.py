@@ -187,11 +187,11 @@ class Gate:
             self._complain(heard, f"token {refused[0][0]!r:.40}: {refused[0][1]}", len(refused))
         if heard.peer is None:
             return
-        for id_, value in asked.call:
-            self._call(heard.peer, id_, value, asked)
         due: Message = {"tag": asked.tag} if asked.tag else {}
         if refused:
             due["refused"] = refused
+        for id_, value in asked.call:
+            self._call(_Called(heard.peer, id_, value, asked.raw, due))
         if asked.take:
             self._asking[heard.peer] = _Asking(min(asked.take, TAKE_MAX), asked.raw, now_s, due)
             self._seen_s[heard.peer] = now_s
@@ -374,14 +374,14 @@ class Gate:
                 return
         self._leases.add(what)
 
-    def _call(self, peer: Peer, id_: str, value: Any, asked: Asked) -> None:
+    def _call(self, called: _Called) -> None:
         """Open a call, or find the one that is open: it was asked again, perhaps by another connection."""
-        known = self._calls.get((peer[0], id_))
+        at = called.peer[0], called.id
+        known = self._calls.get(at)
         if known is not None:
-            known.peer = peer
+            known.peer, known.due = called.peer, called.due
             return
-        due: Message = {"tag": asked.tag} if asked.tag else {}
-        called = self._calls[peer[0], id_] = _Called(peer, id_, value, asked.raw, due)
+        self._calls[at] = called
         self._leases.add(called, is_call=True)
 
     def _answer(self, now_s: float) -> int:

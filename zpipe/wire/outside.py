@@ -69,7 +69,7 @@ def checked(said: Any) -> Asked:
     """Return what a message says.  Raises ProtocolError, with the rule that it breaks."""
     if not isinstance(said, dict):
         raise ProtocolError("a message is a map")
-    if said.get(KEY) != VERSION:
+    if type(said.get(KEY)) is not int or said[KEY] != VERSION:
         raise ProtocolError(f"zpipe is {said.get(KEY)!r:.20}: this is version {VERSION} of the protocol")
     take = said.get("take")
     if take is not None and (type(take) is not int or take < 0):
