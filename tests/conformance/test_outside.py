@@ -21,7 +21,7 @@ ITEMS = [v for v in ALLOWED if v["by"] == "item"]
 HOSTILE = [v for v in VECTORS if "refused" in v]
 EMPTY: dict[str, Any] = {
     "take": None, "done": [], "failed": [], "busy": [], "call": [], "put": [], "end": False, "raw": False, "name": "",
-    "stage": "", "tag": "",
+    "stage": None, "tag": "",
 }  # fmt: skip
 
 
