@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -47,10 +48,10 @@ class Doors:
 
     def __init__(
         self, context: sockets.Context, stage: str, listen: Mapping[str, Any], folder: RunFolder, *,
-        keys: Keys | None, insecure: bool, poller: Waiter, own: bool = False,
+        keys: Keys | None, insecure: bool, poller: Waiter, own: bool = False, sockets_dir: str | None = None,
     ) -> None:  # fmt: skip
         self._poller = poller
-        self._place = tempfile.mkdtemp(prefix="zpipe-gate-") if own else ""
+        self._place = tempfile.mkdtemp(prefix="zpipe-gate-") if own and sockets_dir is None else ""
         self.near = ""
         self._sockets: dict[str, sockets.Socket] = {}
         self.endpoints: dict[str, str] = {}
@@ -70,8 +71,11 @@ class Doors:
             if kind in listen or kind == "call":
                 self._bind(context, stage, kind, host, listen.get(kind, 0), before.get(kind, ""), keys)
         if own:
-            self._sockets["own"], self.near = sockets.bind_outside(context, "call", f"ipc://{self._place}/call", None)
+            self._sockets["own"], self.near = sockets.bind_outside(
+                context, "call", sockets.ipc_name(sockets_dir or self._place), None
+            )
         self._pullers: set[int] = set()
+        self._order = deque(("own", "call", "pull"))
         self._monitor = sockets.watch_outside(self._sockets["push"]) if "push" in self._sockets else None
         for socket in (*self._sockets.values(), self._monitor):
             if socket is not None:
@@ -98,7 +102,8 @@ class Doors:
     def heard(self, most: int) -> list[Heard]:
         """Return up to so many of the messages that have come."""
         found: list[Heard] = []
-        for kind in ("own", "call", "pull"):
+        self._order.rotate()  # so that many at one address do not shut out those at the others
+        for kind in self._order:
             socket = self._sockets.get(kind)
             while socket is not None and len(found) < most:
                 received = sockets.receive_outside(socket)

@@ -217,7 +217,7 @@ class WorkerProcess:
         )  # fmt: skip
         self.taps = Taps(self.caller, self.links.context, keys=self.keys)
         if stage.listen:
-            self._listen(stage, folder, target)
+            self._listen(stage, folder, target, sockets_dir)
         self.trace = recorder(RunFolder(folder), self.caller)
         if stage.memory:
             self._until_room(saves.claim)
@@ -231,13 +231,13 @@ class WorkerProcess:
         gc.set_threshold(*GC_THRESHOLD)  # nor at every seven hundredth object of items that come and go
         return target
 
-    def _listen(self, stage: StagePlan, folder: Path, target: Gate | Entry) -> None:
+    def _listen(self, stage: StagePlan, folder: Path, target: Gate | Entry, sockets_dir: str | None) -> None:
         """Open the addresses of a stage at which those outside take part.  Raises StageError."""
         assert self.links is not None and self.caller is not None and self.plan is not None
         poller = self.links.poller if stage.is_gate else Waiter()  # an entry has a thread of its own
         doors = Doors(
             self.links.context, stage.name, stage.listen, RunFolder(folder), keys=self.keys,
-            insecure=self.options.insecure, poller=poller, own=stage.crew > 0,
+            insecure=self.options.insecure, poller=poller, own=stage.crew > 0, sockets_dir=sockets_dir,
         )  # fmt: skip
         self.doors, self.outside = doors, target
         if isinstance(target, Gate):

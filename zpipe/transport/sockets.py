@@ -89,7 +89,7 @@ def bind_pull(
     _guard(pull, keys)
     wanted = []
     if transport != "tcp" and (sockets_dir is not None or transport == "ipc"):
-        wanted.append(_ipc_name(sockets_dir))
+        wanted.append(ipc_name(sockets_dir))
     if transport != "ipc":
         pull.setsockopt(zmq.IPV6, ":" in host)
         wanted.append(f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}")
@@ -540,7 +540,8 @@ def _show(sock: Socket, keys: Keys | None, peer: str) -> None:
         sock.setsockopt(zmq.CURVE_SERVERKEY, peer.encode())
 
 
-def _ipc_name(folder: str | os.PathLike[str] | None) -> str:
+def ipc_name(folder: str | os.PathLike[str] | None) -> str:
+    """Return an endpoint in a folder that is ours alone.  Raises ConfigError."""
     if folder is None:
         raise ConfigError("transport 'ipc' needs a directory for its sockets: use 'tcp' or name a directory")
     path = Path(folder).absolute() / secrets.token_hex(8)
