@@ -1,4 +1,4 @@
-"""A worker that keeps every rule of docs/foreign.md, and ways to break one each; python broken.py HOW."""
+"""A worker that keeps every rule of docs/protocol.md, Part A, and ways to break one each; python broken.py HOW."""
 
 import os
 import sys
@@ -8,18 +8,53 @@ import msgpack
 import zmq
 
 how = sys.argv[1]
-socket = zmq.Context().socket(zmq.REQ)
-socket.connect(os.environ["ZPIPE_CALL"])
+context = zmq.Context()
+
+
+def dialled():
+    made = context.socket(zmq.REQ)
+    made.setsockopt(zmq.LINGER, 0)
+    made.connect(os.environ["ZPIPE_CALL"])
+    return made
+
+
+socket = dialled()
+at_gate = os.environ["ZPIPE_CALL"].startswith("tcp")
 
 
 def say(message, *frames):
-    socket.send_multipart([msgpack.packb(message), *frames])
-    return msgpack.unpackb(socket.recv())
+    """Return the answer to a message, which is asked again at a gate that is silent."""
+    global socket
+    while True:
+        socket.send_multipart([msgpack.packb(message), *frames])
+        if not at_gate or how == "waits for ever" or socket.poll(5000):
+            return heard(socket.recv())
+        socket.close()
+        if how == "dies of silence":
+            sys.exit(7)
+        if how == "forgets what nobody heard":
+            message = {"zpipe": 1, "take": 1}
+        socket = dialled()
+
+
+def heard(frame):
+    """Return what an answer says, nothing where it is none."""
+    try:
+        answer = msgpack.unpackb(frame)
+    except ValueError:
+        answer = None
+    if how == "believes nonsense" and not isinstance(answer, dict):
+        return {"items": [["x", 1]]}
+    if how == "believes any version" and isinstance(answer, dict):
+        return answer
+    return answer if isinstance(answer, dict) and answer["zpipe"] == 1 else {}
 
 
 def outcome(token, item):
     """Return what is said of an item, and further frames."""
     entry = [token, ["made of", item]]
+    if how == "makes up a token" and item == 7:
+        entry = ["made up", item]
     if how == "token of its own":
         entry = ["mine", item]
     if how == "array of wrong sizes":
@@ -40,7 +75,9 @@ if how == "ends at once":
     sys.exit(4)
 if how == "says nothing":
     time.sleep(1000)
-ask = {"zpipe": 1, "take": 1}
+takes = 4 if how in ("takes four", "does one of several", "makes up a token") else 1
+named = {} if how == "has no name" else {"name": "broken"}
+ask = {"zpipe": 1, "take": takes, **named}
 if how == "of another version":
     ask["zpipe"] = 2
 if how == "a list":
@@ -60,14 +97,20 @@ while True:
         sys.exit(5)
     if how == "dies when refused" and "refused" in answer:
         sys.exit(6)
-    ask = {"zpipe": 1, "take": 0 if how == "never takes" else 1}
-    for token, item in answer.get("items", ()):
+    ask = {"zpipe": 1, "take": 0 if how == "never takes" else takes, **named}
+    items = answer.get("items", ())
+    if not items and how == "ends when there is nothing":
+        sys.exit(8)
+    if answer.get("items") == [] and how == "tells of nothing":
+        ask["done"] = [["nothing", None]]
+    for token, item in items[:1] if how == "does one of several" else items:
         if how == "dies of an item" and item == 7:
             os.abort()
         if how == "hangs at an item" and item == 7:
             time.sleep(1000)
         if how != "no word of an item":
-            ask |= outcome(token, item)
+            for kind, entries in outcome(token, item).items():
+                ask.setdefault(kind, []).extend(entries)
 if how == "goes on when all is over":
     time.sleep(1000)
 sys.exit(3 if how == "ends badly" else 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.real import Place
-from zpipe.processes.conform import RULES
+from zpipe.processes.conform import AT_GATES, RULES, SHOULD
 
 HERE = Path(__file__).parent
 
@@ -20,7 +20,7 @@ def conform(place: Place, how: str, *options: str) -> tuple[int, dict[str, str],
     """Return the exit code, the word for each rule, and all that was said."""
     patience = "3" if how.startswith("hangs") else "60"
     done = place.run("conform", "--timeout", patience, *options, sys.executable, str(HERE / "broken.py"), how)
-    rows = re.findall(r"^(ok|BROKEN|not tried) +([a-z]+)  ", done.out, re.M)
+    rows = re.findall(r"^(ok|BROKEN|not tried) +([a-z]+) +A", done.out, re.M)
     return done.code, {rule: word for word, rule in rows}, done.out + done.err
 
 
@@ -118,6 +118,7 @@ def test_the_perl_on_the_page_keeps_the_rules_in_thirty_lines(place: Place) -> N
     code = on_the_page("perl")
     assert len(code.splitlines()) <= 30
     (place.folder / "worker.pl").write_text(code)
+    assert at_gate_holds(place, "perl", "worker.pl")
     done = place.run("conform", "perl", "worker.pl")
     assert done.code == 0, done.out
 
@@ -132,3 +133,62 @@ def test_what_is_not_there_is_one_line(place: Place) -> None:
     assert done.code == 2 and "there is no program './nopey'" in done.err
     done = place.run("conform", "--arg", "x", sys.executable)
     assert done.code == 2 and "--arg x is not of the form KEY=VALUE" in done.err
+
+
+def at_gate(place: Place, how: str, *options: str) -> tuple[int, list[str], str]:
+    """Return the exit code at a gate, the rules that are broken, and all that was said."""
+    code, words, said = conform(place, how, "--gate", *options)
+    assert words.keys() == AT_GATES.keys(), said
+    return code, [name for name, word in words.items() if word == "BROKEN"], said
+
+
+def test_who_keeps_the_rules_at_a_gate_passes(place: Place) -> None:
+    code, broken, said = at_gate(place, "takes four")
+    assert (code, broken) == (0, []), said
+    assert "not tried" not in said
+
+
+def test_the_worker_in_python_keeps_the_rules_at_a_gate(place: Place) -> None:
+    (place.folder / "work.py").write_text("def f(x):\n    return [x]\n")
+    worker = f'exec {sys.executable} -m zpipe worker work.py:f --connect "$ZPIPE_CALL"'
+    assert at_gate_holds(place, "sh", "-c", worker)
+
+
+@pytest.mark.parametrize(
+    ("how", "rule", "seen"),
+    [
+        ("ends at once", "starts", "it exited 4 before it asked for an item"),
+        ("of another version", "message", "zpipe is 2: this is version 1 of the protocol"),
+        ("never takes", "takes", "it sent 3 messages and asked for no item"),
+        ("token of its own", "tokens", "it says done of 'mine', which is no token of an item at hand"),
+        ("makes up a token", "tokens", "it says done of 'made up'"),
+        ("array of wrong sizes", "arrays", "array of shape [3, 3] and dtype float32 needs 36 bytes, not 4"),
+        ("dies of an item", "lives", "it was killed by SIGABRT at the item 7"),
+        ("dies of what it does not know", "unknown", "it exited 5 at the item 'a text'"),
+        ("dies when refused", "refused", "it exited 6 at the item 'a text'"),
+        ("other every time", "again", "the item 'a text' came to ('done', "),
+        ("ends badly", "over", "it exited 3"),
+        ("ends when there is nothing", "waits", "it exited 8 after an answer without items"),
+        ("tells of nothing", "waits", "it tells of an item that it was not given"),
+        ("does one of several", "several", "it was given 4 items, and says nothing of 3 of them"),
+        ("dies of silence", "silence", "it exited 7 when it had no answer"),
+        ("forgets what nobody heard", "silence", "it asks again without 'done', which nobody has heard"),
+        ("believes nonsense", "nonsense", "it tells of an item that it was not given"),
+        ("believes any version", "nonsense", "it tells of an item that it was not given"),
+        ("has no name", "name", "it says no `name`"),
+    ],
+)
+def test_who_breaks_a_rule_at_a_gate_is_told_which(place: Place, how: str, rule: str, seen: str) -> None:
+    code, broken, said = at_gate(place, how)
+    assert code == (rule not in SHOULD) and broken[0] == rule, said
+    assert seen in said, said
+
+
+def test_who_waits_for_ever_is_told_that_a_gate_may_be_killed(place: Place) -> None:
+    code, broken, said = at_gate(place, "waits for ever")
+    assert (code, broken) == (0, ["silence", "restart"]), said
+
+
+def at_gate_holds(place: Place, *cmd: str) -> bool:
+    done = place.run("conform", "--gate", *cmd)
+    return done.code == 0 and "BROKEN" not in done.out

@@ -44,9 +44,8 @@ class Child:
         self._pidfd: int | None = None
         self._place = tempfile.mkdtemp(prefix="zpipe-program-")
         self._context = sockets.context()
-        endpoint = f"ipc://{self._place}/call"
-        self._socket = sockets.bind_answers(self._context, endpoint)
-        env = {**os.environ, "ZPIPE_CALL": endpoint, "ZPIPE_ARGS": json.dumps(dict(args)), **plain(args)}
+        self._socket, endpoint = self._bind()
+        env = {**os.environ, **environment(endpoint, args)}
         parent = os.getpid()
         try:
             self._process = subprocess.Popen(
@@ -56,14 +55,24 @@ class Child:
             self.clear()
             raise StageError(f"cannot start {cmd[0]!r}: {(error.strerror or str(error)).lower()}") from None
         self._poll = select.poll()
-        self._poll.register(sockets.descriptor(self._socket), select.POLLIN)
+        self._watch()
         self._pidfd = os.pidfd_open(self._process.pid)
         self._poll.register(self._pidfd, select.POLLIN)
+
+    def _bind(self) -> tuple[sockets.Socket, str]:
+        endpoint = f"ipc://{self._place}/call"
+        return sockets.bind_answers(self._context, endpoint), endpoint
+
+    def _watch(self) -> None:
+        self._poll.register(sockets.descriptor(self._socket), select.POLLIN)
+
+    def _received(self) -> list[memoryview] | None:
+        return sockets.receive(self._socket)
 
     def receive(self, timeout_s: float | None = None) -> list[memoryview] | None:
         """Return the program's next message, None when that time is over.  Raises Ended when none will come."""
         until_s = None if timeout_s is None else time.monotonic() + timeout_s
-        while (received := sockets.receive(self._socket)) is None:
+        while (received := self._received()) is None:
             if self._process.poll() is not None:
                 raise Ended(self._process.returncode)
             left_s = None if until_s is None else until_s - time.monotonic()
@@ -99,7 +108,12 @@ class Child:
         shutil.rmtree(self._place, ignore_errors=True)
 
 
-def plain(args: Mapping[str, Any]) -> dict[str, str]:
+def environment(endpoint: str, args: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a program finds in its environment: where to ask, and its args."""
+    return {"ZPIPE_CALL": endpoint, "ZPIPE_ARGS": json.dumps(dict(args)), **_plain(args)}
+
+
+def _plain(args: Mapping[str, Any]) -> dict[str, str]:
     """Return the args that are one value each, by the names of their variables, numbers and truths as in JSON."""
     values = {key: value for key, value in args.items() if not isinstance(value, Mapping | list | tuple)}
     names = {key: f"ZPIPE_ARG_{key.upper().replace('-', '_')}" for key in values}

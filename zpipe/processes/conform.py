@@ -1,4 +1,7 @@
-"""Tells whether a program keeps the rules of docs/foreign.md: plays a stage to it, and a second one that is odder."""
+"""Tells whether a program keeps the rules of docs/protocol.md, Part A.
+
+Plays a stage, or a gate, to several lives of it, each odder than the one before.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 
 from zpipe.processes.child import Child, Ended
 from zpipe.processes.foreign import END_S
+from zpipe.processes.visitor import Visitor
 from zpipe.values.errors import ProtocolError
 from zpipe.wire.body import encode_message
 from zpipe.wire.outside import VERSION, Asked, Message, read
@@ -29,6 +33,19 @@ RULES = {
     "again": "the same item in its next life comes to the same",
     "over": "it ends, with 0, within 2 s of being told that nothing more comes",
 }
+AT_GATES = {
+    **RULES,
+    "waits": "it asks again when there are no items for it, and tells of none",
+    "several": "it does all that it is given, where it asks for more than one",
+    "silence": "it asks the same again when it has no answer for 5 s",
+    "restart": "it asks at a gate that was killed and is back at its address",
+    "nonsense": "an answer that is no message does not make it tell of an item",
+    "name": "it says its name",
+}
+SECTIONS = {"tokens": "A 1", "refused": "A 1", "silence": "A 2", "restart": "A 2", "again": "A 3", "arrays": "A Items"}
+SHOULD = frozenset(("name", "silence", "restart"))  # of a program that breaks them, nothing else is wrong
+SEVERAL_MAX = 8  # items that it is given at once
+AGAIN_S = 12.0  # for a program to ask again
 
 Outcome = tuple[str, Any]  # "done" or "failed", and what
 
@@ -50,11 +67,15 @@ class Broken(Exception):
         self.rule = rule
 
 
+class Gone(Exception):
+    """The program has ended, as it may."""
+
+
 class Life:
     """One life of the program."""
 
-    def __init__(self, cmd: Sequence[str], folder: Path, args: Mapping[str, Any], timeout_s: float) -> None:
-        self.child = Child(cmd, folder, args)
+    def __init__(self, child: Child, timeout_s: float) -> None:
+        self.child = child
         self.timeout_s = timeout_s
         self.asked = Asked()
 
@@ -124,37 +145,49 @@ class Life:
 
 
 def conform(
-    cmd: Sequence[str], folder: Path, items: Sequence[Any], args: Mapping[str, Any], *, timeout_s: float
-) -> list[Verdict]:
-    """Return for each rule whether the program keeps it; after the first that it breaks no other can be tried.
+    cmd: Sequence[str], folder: Path, items: Sequence[Any], args: Mapping[str, Any], *, timeout_s: float,
+    at_gate: bool = False,
+) -> list[Verdict]:  # fmt: skip
+    """Return for each rule whether the program keeps it; after one that it breaks not all others can be tried.
 
     There is at least one item; `timeout_s` is how long it may take for one.  Raises StageError when it cannot be
     started.
     """
+    rules = AT_GATES if at_gate else RULES
+    kind = Visitor if at_gate else Child
     kept: dict[str, bool] = {}
+    seen: dict[str, str] = {}
     first: list[Outcome] = []
-    try:
-        _lived(cmd, folder, args, timeout_s, lambda life: first.extend(_first(life, items)))
-        kept |= dict.fromkeys(("starts", "message", "takes", "answers", "tokens", "arrays", "lives"), True)
-        kept["over"] = True
-        _lived(cmd, folder, args, timeout_s, lambda life: _again(life, items, first))
-        kept |= dict.fromkeys(RULES, True)
-    except Broken as broken:
-        verdicts = [Verdict(rule, kept.get(rule)) for rule in RULES if rule != broken.rule]
-        return [*verdicts, Verdict(broken.rule, False, str(broken))]
-    return [Verdict(rule, True) for rule in RULES]
-
-
-def _lived(
-    cmd: Sequence[str], folder: Path, args: Mapping[str, Any], timeout_s: float, play: Callable[[Life], None]
-) -> None:
-    life = Life(cmd, folder, args, timeout_s)
-    try:
-        life.begin()
-        play(life)
-        life.end()
-    finally:
-        life.child.close()
+    lives: list[tuple[Callable[[Life], object], Sequence[str]]] = [
+        (lambda life: first.extend(_first(life, items)), ("answers", "tokens", "arrays", "lives")),
+        (lambda life: _again(life, items, first), ("unknown", "refused", "again")),
+    ]
+    if at_gate:
+        lives += [
+            (lambda life: _named(life), ("name",)),
+            (lambda life: kept.update(_waits(life, items)), ()),
+            (lambda life: _silence(life, items[0]), ("silence",)),
+            (lambda life: _restart(life, items[0]), ("restart",)),
+            (lambda life: _nonsense(life), ("nonsense",)),
+        ]
+    for play, tried in lives:
+        if any(not kept[rule] for rule in kept if rule not in SHOULD):
+            break
+        life = Life(kind(cmd, folder, args), timeout_s)
+        try:
+            life.begin()
+            kept |= dict.fromkeys(("starts", "message", "takes"), True)
+            play(life)
+            kept |= dict.fromkeys(tried, True)
+            life.end()
+            kept["over"] = True
+        except Gone:
+            kept |= dict.fromkeys(tried, True)
+        except Broken as broken:
+            kept[broken.rule], seen[broken.rule] = False, str(broken)
+        finally:
+            life.child.close()
+    return [Verdict(rule, kept.get(rule), seen.get(rule, "")) for rule in rules]
 
 
 def _first(life: Life, items: Sequence[Any]) -> list[Outcome]:
@@ -172,3 +205,67 @@ def _again(life: Life, items: Sequence[Any], first: Sequence[Outcome]) -> None:
             found = life.give(item, more, rule)
             if encode_message(list(found), raw=False) != encode_message(list(before), raw=False):
                 raise Broken("again", f"the item {item!r:.60} came to {found!r:.80}, and before to {before!r:.80}")
+
+
+def _named(life: Life) -> None:
+    if not life.asked.name:
+        raise Broken("name", "it says no `name`: who looks for it in a log does not find it")
+
+
+def _waits(life: Life, items: Sequence[Any]) -> dict[str, bool]:
+    """Have nothing for it, twice, and then as much as it wants at once; returns the rules that it has kept."""
+    for _ in range(2):
+        life.answer({"items": [], "lease_s": 5.0})
+        life.hear("waits", life.timeout_s, "after an answer without items")
+        if life.asked.done or life.asked.failed:
+            raise Broken("waits", "it tells of an item that it was not given")
+    wanted = min(life.asked.take or 0, SEVERAL_MAX)
+    if wanted < 2:
+        life.give(items[0], {"lease_s": 5.0})
+        return {"waits": True}
+    tokens = {secrets.token_hex(8) for _ in range(wanted)}
+    life.answer({"items": [[token, items[0]] for token in tokens], "lease_s": 5.0})
+    for _ in range(ASKS_MAX * wanted):
+        life.hear("several", life.timeout_s, f"at {wanted} items")
+        for token, *_ in (*life.asked.done, *life.asked.failed):
+            if token not in tokens:
+                raise Broken("tokens", f"it tells of {token!r:.40}, which is no token of an item at hand")
+            tokens.discard(token)
+        if not tokens and life.asked.take:
+            return {"waits": True, "several": True}
+        life.answer({"items": []} if life.asked.take else {})
+    raise Broken("several", f"it was given {wanted} items, and says nothing of {len(tokens)} of them")
+
+
+def _silence(life: Life, item: Any) -> None:
+    """Do not answer when it tells what came of an item."""
+    before = life.give(item, {})
+    told = life.asked
+    life.hear("silence", AGAIN_S, "when it had no answer")
+    if encode_message([*life.asked.done, *life.asked.failed], raw=False) != encode_message(
+        [*told.done, *told.failed], raw=False
+    ):
+        raise Broken("silence", f"it asks again without {before[0]!r}, which nobody has heard")
+
+
+def _restart(life: Life, item: Any) -> None:
+    life.give(item, {})
+    assert isinstance(life.child, Visitor)
+    life.child.restart()
+    life.hear("restart", AGAIN_S, "when the gate was back at its address")
+
+
+def _nonsense(life: Life) -> None:
+    """Answer with what is none; it may end over it."""
+    other = encode_message({"zpipe": VERSION + 1, "items": [["x", 1]]}, raw=False)
+    for frames in ([b"\xc1"], encode_message(7, raw=False), other):
+        life.child.answer(frames)
+        try:
+            received = life.child.receive(AGAIN_S)
+        except Ended:
+            raise Gone from None
+        if received is None:
+            raise Broken("nonsense", f"it said nothing for {AGAIN_S:g} s after an answer that is no message")
+        life.asked = read(received)
+        if life.asked.done or life.asked.failed:
+            raise Broken("nonsense", "it tells of an item that it was not given")

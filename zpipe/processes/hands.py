@@ -5,18 +5,16 @@ Kept alive as a supervisor keeps workers alive; what they do is between them and
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from zpipe.processes.child import plain
+from zpipe.processes.child import environment
 from zpipe.processes.system import die_with
 from zpipe.values.errors import StageError
 from zpipe.values.plan import StagePlan
@@ -64,7 +62,7 @@ class Hands:
         argv = list(stage.cmd) or [
             sys.executable, "-m", "zpipe.processes.taker", stage.run, "--folder", str(self._folder),
         ]  # fmt: skip
-        env = {**os.environ, "ZPIPE_CALL": self._endpoint, "ZPIPE_NAME": name, **_args(stage.args)}
+        env = {**os.environ, **environment(self._endpoint, stage.args), "ZPIPE_NAME": name}
         try:
             return subprocess.Popen(
                 argv, cwd=self._folder, env=env, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(parent)
@@ -83,10 +81,6 @@ class Hands:
                 except subprocess.TimeoutExpired:
                     hand.process.kill()
                     hand.process.wait()
-
-
-def _args(args: Mapping[str, Any]) -> dict[str, str]:
-    return {"ZPIPE_ARGS": json.dumps(dict(args)), **plain(args)}
 
 
 def keep(argv: Sequence[str], n: int) -> int:

@@ -154,7 +154,8 @@ class Taker:
         except ProtocolError as error:
             self._say(f"the gate at {self.endpoint} says what is no message: {error}")
             return {}
-        if not isinstance(answer, dict):
+        if not isinstance(answer, dict) or answer.get(KEY) != VERSION:
+            self._say(f"the gate at {self.endpoint} says what is no message of version {VERSION}")
             return {}
         lease_s = answer.get("lease_s")
         if isinstance(lease_s, int | float) and lease_s > 0:
