@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,13 @@ import pytest
 
 from tests.conformance import make_outside
 from tests.conformance.test_vectors import as_json, from_json, named, read
+from zpipe.core.leases import DISTRUST_LEASES, LEASE_S, UNANSWERED_MAX
+from zpipe.processes.gate import POLL_S
+from zpipe.transport.sockets import FRAME_BYTES_MAX
 from zpipe.values.errors import ProtocolError
 from zpipe.wire import outside
-from zpipe.wire.body import decode_message, encode_message
+from zpipe.wire.body import BODY_MAX, decode_message, encode_message
+from zpipe.wire.outside import ENTRIES_MAX, ID_MAX, KEY, Asked
 
 VECTORS = json.loads(make_outside.TARGET.read_text(encoding="utf-8"))["messages"]
 ALLOWED = [v for v in VECTORS if "meaning" in v]
@@ -84,3 +90,38 @@ def test_the_file_is_what_the_script_writes(tmp_path: Path, monkeypatch: pytest.
 def test_no_name_stands_twice() -> None:
     names = [named(v) for v in VECTORS]
     assert len(set(names)) == len(names)
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+PART_A = PAGE[PAGE.index("# Part A") : PAGE.index("# Part B")]
+
+
+def keys_below(head: str) -> set[str]:
+    """Return the keys in the table of Part A that begins so."""
+    table = PART_A[PART_A.index(f"| {head} |") :].split("\n\n")[0]
+    return set(re.findall(r"^\| `([a-z_]+)` \|", table, re.M))
+
+
+def test_the_page_has_what_may_be_said_and_the_code_reads_it() -> None:
+    said = keys_below("a worker says") | keys_below("a client says")
+    assert said == {f.name for f in fields(Asked)} - {"items"} | {KEY}
+
+
+def test_the_page_has_the_answers_that_are_given() -> None:
+    answers = {"items", "over", "lease_s", "refused", "error"}
+    assert keys_below("it is answered") == answers
+    assert all(f"`{key}`" in PART_A for key in ("stored", "stage", "role"))
+
+
+def test_the_page_has_the_limits_of_the_code() -> None:
+    limits = PART_A[PART_A.index("Limits:") :]
+    assert f"{BODY_MAX >> 20} MiB for a message" in limits and f"{FRAME_BYTES_MAX >> 30} GiB" in limits
+    assert f"{ENTRIES_MAX:,} entries" in limits and f"{ID_MAX} characters" in limits
+    text = " ".join(PART_A.split())
+    assert UNANSWERED_MAX == 3 and DISTRUST_LEASES == 10
+    assert "lets leases run out three times in a row is given nothing for the time of ten" in text
+    assert f'"lease_s": {LEASE_S}' in text and f"or after {POLL_S:g} s with none" in text
+
+
+def test_part_a_is_two_screens() -> None:
+    assert len(PART_A.splitlines()) <= 80

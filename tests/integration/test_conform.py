@@ -123,11 +123,6 @@ def test_the_perl_on_the_page_keeps_the_rules_in_thirty_lines(place: Place) -> N
     assert done.code == 0, done.out
 
 
-def test_the_page_names_every_rule_of_a_message() -> None:
-    for key in ("zpipe", "take", "done", "failed", "raw", "items", "over", "refused", "error"):
-        assert f"| `{key}` |" in PAGE
-
-
 def test_what_is_not_there_is_one_line(place: Place) -> None:
     done = place.run("conform", "./nopey")
     assert done.code == 2 and "there is no program './nopey'" in done.err
