@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from zpipe.processes.access import Access
@@ -15,7 +18,10 @@ from zpipe.values.errors import CallError
 PUT_ITEMS = 256  # in one message
 PUT_AHEAD = 8  # messages that are on their way
 CALLS_AHEAD = 64
+GONE_S = 60.0  # a gate that was killed is back by then
 TIMEOUT_S = 60.0
+
+Keys = str | os.PathLike[str] | None
 
 __all__ = ["Client", "Reply", "Service", "client", "pull", "push"]
 
@@ -50,8 +56,7 @@ class Service:
         self.role = found.role
         self.endpoint = found.endpoint
         self._line = line
-        self._ids = f"{secrets.token_hex(6)}:"
-        self._count = 0
+        self._ids = map(f"{secrets.token_hex(6)}:{{}}".format, itertools.count())
 
     def pipe(self, item: Any, *, timeout: float | None = TIMEOUT_S) -> Reply:
         """Call the stage for an item, or for the result of another call; `timeout` is in seconds, None for no end.
@@ -67,10 +72,9 @@ class Service:
         """
         if self.role == "source":
             raise CallError(f"stage {self.name!r} is a source: put items there, call a stage behind it")
-        self._count += 1
         made: Future[Any] = Future()
         made.set_running_or_notify_cancel()
-        asked = self._line.ask({"call": [[f"{self._ids}{self._count}", item]]})
+        asked = self._line.ask({"call": [[next(self._ids), item]]})
         asked.add_done_callback(lambda answer: self._settle(made, answer))
         return made
 
@@ -151,31 +155,37 @@ class Client:
         self._services.clear()
 
 
-def client(address: str, *, access: Access | None = None) -> Client:
+def client(address: str, *, keys: Keys = None, insecure: bool = False) -> Client:
     """Return a client of the run whose registry is at `address`, or of the gate that is.
 
-    `zp.client("tcp://127.0.0.1:5570").stage("clean").pipe(x).result`
+    `zp.client("tcp://127.0.0.1:5570").stage("clean").pipe(x).result`.  An address of another host takes `keys`, a file
+    or a folder of them, unless the run is `insecure`.  Raises ConfigError.
     """
-    return Client(address, access)
+    return Client(address, _access(keys, insecure=insecure))
 
 
 def push(
     address: str, items: Iterable[Any], *, stage: str = "", name: str | None = None, end: bool = False,
-    access: Access | None = None,
+    keys: Keys = None, insecure: bool = False,
 ) -> int:  # fmt: skip
     """Put items into the source whose gate is at `address`, or into `stage` of the run; as `Service.put`."""
-    with Client(address, access) as made:
+    with Client(address, _access(keys, insecure=insecure)) as made:
         return made.stage(stage).put(items, name=name, end=end)
 
 
 def pull(
-    address: str, *, stage: str = "", count: int | None = None, access: Access | None = None
+    address: str, *, stage: str = "", count: int | None = None, keys: Keys = None, insecure: bool = False
 ) -> Iterator[Any]:  # fmt: skip
     """Yield the items that reach the sink whose gate is at `address`, or `stage` of the run, until the run ends.
 
-    With a `count` no more than so many are taken.
-    An item is done when the next is asked for; one that is not, since its reader died, goes to another.
+    With a `count` no more than so many are taken.  An item is done when the next is asked for; one that is not, since
+    its reader died, goes to another.  Raises CallError, also when the gate is gone for a minute.
     """
+    return taken(address, stage, count, _access(keys, insecure=insecure))
+
+
+def taken(address: str, stage: str, count: int | None, access: Access) -> Iterator[Any]:
+    """Do what `pull` does."""
     found, line = find(address, stage, access)
     with line:
         if found.role != "sink":
@@ -183,7 +193,7 @@ def pull(
         done: list[list[Any]] = []
         left = -1 if count is None else count
         while True:
-            said = answered(line, {"take": 1 if left else 0, "done": done}, None)
+            said = answered(line, {"take": 1 if left else 0, "done": done}, GONE_S)
             if said.get("error"):
                 raise CallError(f"stage {found.stage!r}: {said['error']}")
             done = []
@@ -193,6 +203,10 @@ def pull(
                 left -= 1
             if said.get("over") or not (left or done):
                 return
+
+
+def _access(keys: Keys, *, insecure: bool) -> Access:
+    return Access(None if keys is None else Path(keys), insecure)
 
 
 def _stored(answer: Answer) -> None:

@@ -47,7 +47,8 @@ def push(
     """
     where, access = _address(connect, address, access)
     items = chain.from_iterable(map(files.read, sources))
-    count = clients.push(where, items, stage=stage, name=name, end=end, access=access)
+    with clients.Client(where, access) as client:
+        count = client.stage(stage).put(items, name=name, end=end)
     click.echo(f"{count} item{'' if count == 1 else 's'} put", err=True)
     return EXIT_DONE
 
@@ -67,7 +68,7 @@ def pull(
     """
     where, access = _address(connect, address, access)
     seen = 0
-    for seen, item in enumerate(clients.pull(where, stage=stage, access=access, count=count), 1):
+    for seen, item in enumerate(clients.taken(where, stage, count, access), 1):
         _show(item, out, seen)
     if count is not None and seen < count:
         raise CallError(f"the run has ended: {seen} of {count} items came to {stage!r}")
