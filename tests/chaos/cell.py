@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 TARGETS = {
     "source": ("numbers",), "middle": ("middle",), "split": ("split",), "batcher": ("batch",), "trainer": ("fit",),
     "ordered": ("ordered",), "join": ("both-join",), "sink": ("pairs",), "registry": ("registry",),
-    "neighbours": ("middle", "split"), "stage": ("middle",),
+    "neighbours": ("middle", "split"), "stage": ("middle",), "gate": ("twice",),
 }  # fmt: skip
 ALL_OF_A_STAGE = ("stage",)
 # Where a process strikes itself: a stage's name and its point.

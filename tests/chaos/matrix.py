@@ -23,7 +23,7 @@ def cells() -> list[Cell]:
     """Return all cells.  Everything at once is not among them: that is a run to be resumed."""
     return [
         *(Cell(target, "kill", moment) for moment in ("steady", "idle", "ramp", "away") for target in TARGETS),
-        *(Cell(target, "kills") for target in ("middle", "trainer", "join")),
+        *(Cell(target, "kills") for target in ("middle", "trainer", "join", "gate")),
         *(Cell(target, "kill", "drain") for target in ("middle", "split")),
         *(Cell(target, fault) for fault in ("stop-1", "stop-5", "hog") for target in TARGETS),
         *(Cell(target, "stop-60") for target in ("middle", "trainer", "sink")),

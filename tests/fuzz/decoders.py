@@ -13,14 +13,15 @@ from zpipe.cli.tap import _json, _line
 from zpipe.processes import shown
 from zpipe.processes.tapper import read_sample
 from zpipe.values.errors import EncodeError, ProtocolError
-from zpipe.wire import control, frames
+from zpipe.wire import control, frames, outside
 from zpipe.wire.arrays import read_dtype
-from zpipe.wire.body import Encoded, decode_item, decode_run, decode_state, encode_item, parts_of
+from zpipe.wire.body import Encoded, decode_item, decode_run, decode_state, encode_item, encode_message, parts_of
 from zpipe.wire.frames import Data
 from zpipe.wire.scan import scan
 
 VECTORS = Path(__file__).parents[1] / "conformance" / "vectors.json"
 BUFFER = bytes(range(64))  # what stands for a raw buffer, twice
+OUTSIDE = Path(__file__).parents[1] / "conformance" / "outside.json"
 NESTING, ELEMENTS = 64, 2**12
 
 
@@ -34,6 +35,12 @@ def joined_messages() -> Iterator[bytes]:
     """Yield them as inputs."""
     for message in messages():
         yield CUT.join(message)
+
+
+def said_outside() -> Iterator[bytes]:
+    """Yield the frames of every golden vector of what programs outside say, as inputs."""
+    for vector in json.loads(OUTSIDE.read_text(encoding="utf-8"))["messages"]:
+        yield CUT.join(bytes.fromhex(frame) for frame in vector["frames"])
 
 
 def bodies() -> Iterator[bytes]:
@@ -147,3 +154,15 @@ def sent(data: bytes) -> None:
     """Any plain value that is sent as an item is read as the same."""
     value = Draw(data).value(6)
     assert repr(decode_item(encode_item(value))) == repr(value)
+
+
+@target(seeds=said_outside, errors=(ProtocolError,))
+def outside_says(data: bytes) -> None:
+    """What a program outside says, or an item that it pushes; what is understood can be said again."""
+    parts = data.split(CUT)
+    tag = outside.tag_of(parts)
+    asked = outside.read_any(parts)
+    assert asked.items or tag.get("tag", "") == asked.tag
+    for entry in (*asked.done, *asked.failed, *asked.call, *asked.put):
+        assert type(entry[0]) is str and len(entry[0]) <= outside.ID_MAX
+        encode_message(entry, raw=True)
