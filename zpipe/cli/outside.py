@@ -53,7 +53,7 @@ def push(
     return EXIT_DONE
 
 
-@click.command(epilog="Example: zpipe pull results -n 10 | jq .label")
+@click.command(epilog="Example: zpipe pull labels -n 10 | jq .label")
 @click.argument("stage")
 @click.option("-n", "count", type=_COUNT, metavar="N", help="End after N items; else when the run ends.")
 @_out
@@ -75,7 +75,7 @@ def pull(
     return EXIT_DONE
 
 
-@click.command(epilog="""Example: zpipe call clean '"Some text"'""")
+@click.command(epilog="""Example: zpipe call clean '{"x": 1.0}'""")
 @click.argument("stage")
 @click.argument("items", metavar="[ITEM]...", nargs=-1)
 @click.option("--file", "sources", metavar="FILE", multiple=True, help="Call for each item of it; - is stdin.")
