@@ -61,7 +61,8 @@ class Line:
     def ask(self, message: Message) -> Answer:
         """Ask, and return where the answer will be.  Raises EncodeError."""
         tag = str(next(self._tags))
-        asked = _Asked(encode_message({KEY: VERSION, "raw": True, "tag": tag, **message}, raw=True), Future())
+        whole = {KEY: VERSION, "raw": True, "tag": tag, "rid": int(tag), **message}  # rid: what a registry answers by
+        asked = _Asked(encode_message(whole, raw=True), Future())
         if self._ending:
             raise CallError(f"the line to {self.endpoint} is closed")
         self._new.append((tag, asked))
@@ -134,7 +135,7 @@ def find(address: str, stage: str = "", access: Access | None = None) -> tuple[F
     sockets.check_endpoint(address)
     line = Line(address, keys)
     try:
-        said = answered(line, {"stage": stage, "t": "PS", "rid": 1}, FIND_S)
+        said = answered(line, {"stage": stage, "t": "PS"}, FIND_S)
         if said.get("t") == "TABLE":
             endpoint, role = _in_table(said, stage, address)
             line.close()
