@@ -1,8 +1,11 @@
 """A worker that keeps every rule of docs/protocol.md, Part A, and ways to break one each; python broken.py HOW."""
 
+import fcntl
 import os
+import signal
 import sys
 import time
+from pathlib import Path
 
 import msgpack
 import zmq
@@ -14,6 +17,8 @@ context = zmq.Context()
 def dialled():
     made = context.socket(zmq.REQ)
     made.setsockopt(zmq.LINGER, 0)
+    if how == "one identity":
+        made.setsockopt(zmq.ROUTING_ID, b"worker")
     made.connect(os.environ["ZPIPE_CALL"])
     return made
 
@@ -45,9 +50,19 @@ def heard(frame):
         answer = None
     if how == "believes nonsense" and not isinstance(answer, dict):
         return {"items": [["x", 1]]}
-    if how == "believes any version" and isinstance(answer, dict):
+    if how == "believes any version" and isinstance(answer, dict) and "zpipe" in answer:
         return answer
-    return answer if isinstance(answer, dict) and answer["zpipe"] == 1 else {}
+    if how == "believes what has no version" and isinstance(answer, dict) and "zpipe" not in answer:
+        return answer
+    return answer if isinstance(answer, dict) and answer.get("zpipe") == 1 else {}
+
+
+def say_busy(token):
+    """Say over another connection, as often as it takes, that an item is still being worked on."""
+    other = dialled()
+    while True:
+        other.send(msgpack.packb({"zpipe": 1, "busy": [token]}))
+        other.recv()
 
 
 def outcome(token, item):
@@ -75,6 +90,18 @@ if how == "ends at once":
     sys.exit(4)
 if how == "says nothing":
     time.sleep(1000)
+if how == "ignores the system":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if how == "one on a host":
+    lock = os.open("lock", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit(11)
+if how == "cannot live after a kill":
+    if Path("at work").exists():
+        sys.exit(9)
+    Path("at work").touch()
 takes = 4 if how in ("takes four", "does one of several", "makes up a token") else 1
 named = {} if how == "has no name" else {"name": "broken"}
 ask = {"zpipe": 1, "take": takes, **named}
@@ -99,6 +126,8 @@ while True:
         sys.exit(6)
     ask = {"zpipe": 1, "take": 0 if how == "never takes" else takes, **named}
     items = answer.get("items", ())
+    if "error" in answer and how == "dies of an error":
+        sys.exit(10)
     if not items and how == "ends when there is nothing":
         sys.exit(8)
     if answer.get("items") == [] and how == "tells of nothing":
@@ -108,9 +137,12 @@ while True:
             os.abort()
         if how == "hangs at an item" and item == 7:
             time.sleep(1000)
+        if item == "slow":
+            signal.pause() if how == "silent at work" else say_busy(token)
         if how != "no word of an item":
             for kind, entries in outcome(token, item).items():
                 ask.setdefault(kind, []).extend(entries)
+Path("at work").unlink(missing_ok=True)
 if how == "goes on when all is over":
     time.sleep(1000)
 sys.exit(3 if how == "ends badly" else 0)

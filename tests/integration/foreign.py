@@ -50,6 +50,8 @@ if how == "wild":
     errors = [raw(b"\xc1")["error"], raw(b"\x93\x01")["error"], raw(msgpack.packb([]))["error"]]
     errors += [raw(msgpack.packb({"zpipe": 2, "take": 1}))["error"], call(take=-1)["error"], call(done=[[1]])["error"]]
     print("errors:", json.dumps(errors), flush=True)
+    assert raw(msgpack.packb({"zpipe": 1, "take": -1, "tag": "t1"}))["tag"] == "t1"
+    assert call(tag="t2") == {"zpipe": 1, "tag": "t2"}
 answer = call(take=args.get("take", 1))
 while not answer.get("over"):
     outcomes = [made(token, item) for token, item in answer.get("items", ())]

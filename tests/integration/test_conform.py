@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.real import Place
+from zpipe.processes import atgate, played
 from zpipe.processes.conform import AT_GATES, RULES, SHOULD
+from zpipe.processes.conform import conform as tried
 
 HERE = Path(__file__).parent
 
@@ -82,12 +84,8 @@ def test_who_breaks_a_rule_is_told_which(place: Place, how: str, rule: str, seen
 
 
 def test_what_says_nothing_at_all_is_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zpipe.processes import conform as tried
-
-    monkeypatch.setattr(tried, "BEGIN_S", 0.5)
-    verdicts = tried.conform(
-        [sys.executable, str(HERE / "broken.py"), "says nothing"], place.folder, [1], {}, timeout_s=0.5
-    )
+    monkeypatch.setattr(played, "BEGIN_S", 0.5)
+    verdicts = tried([sys.executable, str(HERE / "broken.py"), "says nothing"], place.folder, [1], {}, timeout_s=0.5)
     assert [(v.rule, v.seen) for v in verdicts if v.holds is False] == [
         ("starts", "it said nothing for 0.5 s before it asked for an item")
     ]
@@ -118,7 +116,7 @@ def test_the_perl_on_the_page_keeps_the_rules_in_thirty_lines(place: Place) -> N
     code = on_the_page("perl")
     assert len(code.splitlines()) <= 30
     (place.folder / "worker.pl").write_text(code)
-    assert at_gate_holds(place, "perl", "worker.pl")
+    assert at_gate_keeps(place, "perl", "worker.pl")
     done = place.run("conform", "perl", "worker.pl")
     assert done.code == 0, done.out
 
@@ -133,20 +131,31 @@ def test_what_is_not_there_is_one_line(place: Place) -> None:
 def at_gate(place: Place, how: str, *options: str) -> tuple[int, list[str], str]:
     """Return the exit code at a gate, the rules that are broken, and all that was said."""
     code, words, said = conform(place, how, "--gate", *options)
-    assert words.keys() == AT_GATES.keys(), said
     return code, [name for name, word in words.items() if word == "BROKEN"], said
 
 
+def at_gate_keeps(place: Place, *cmd: str) -> bool:
+    """Tell whether a worker keeps all rules that can be tried of it."""
+    done = place.run("conform", "--gate", *cmd)
+    return done.code == 0 and "BROKEN" not in done.out
+
+
 def test_who_keeps_the_rules_at_a_gate_passes(place: Place) -> None:
-    code, broken, said = at_gate(place, "takes four")
-    assert (code, broken) == (0, []), said
-    assert "not tried" not in said
+    code, words, said = conform(place, "takes four", "--gate", "--slow", '"slow"')
+    assert (code, words) == (0, dict.fromkeys(AT_GATES, "ok")), said
+
+
+def test_who_asks_over_several_connections_passes(place: Place) -> None:
+    assert at_gate_keeps(place, sys.executable, str(HERE / "threaded.py"))
 
 
 def test_the_worker_in_python_keeps_the_rules_at_a_gate(place: Place) -> None:
-    (place.folder / "work.py").write_text("def f(x):\n    return [x]\n")
+    slow = "import signal\n\n\ndef f(x):\n    return signal.pause() if isinstance(x, str) and x == 'slow' else [x]\n"
+    (place.folder / "work.py").write_text(slow)
     worker = f'exec {sys.executable} -m zpipe worker work.py:f --connect "$ZPIPE_CALL"'
-    assert at_gate_holds(place, "sh", "-c", worker)
+    done = place.run("conform", "--gate", "--slow", '"slow"', "sh", "-c", worker)
+    assert done.code == 0, done.out
+    assert "BROKEN" not in done.out and "not tried" not in done.out
 
 
 @pytest.mark.parametrize(
@@ -158,32 +167,77 @@ def test_the_worker_in_python_keeps_the_rules_at_a_gate(place: Place) -> None:
         ("token of its own", "tokens", "it says done of 'mine', which is no token of an item at hand"),
         ("makes up a token", "tokens", "it says done of 'made up'"),
         ("array of wrong sizes", "arrays", "array of shape [3, 3] and dtype float32 needs 36 bytes, not 4"),
+        ("no word of an item", "answers", "it asked for more 3 times with no word of the item 'a text'"),
         ("dies of an item", "lives", "it was killed by SIGABRT at the item 7"),
         ("dies of what it does not know", "unknown", "it exited 5 at the item 'a text'"),
         ("dies when refused", "refused", "it exited 6 at the item 'a text'"),
         ("other every time", "again", "the item 'a text' came to ('done', "),
         ("ends badly", "over", "it exited 3"),
+        ("goes on when all is over", "over", "it still runs 2 s after it was told that nothing more comes"),
         ("ends when there is nothing", "waits", "it exited 8 after an answer without items"),
         ("tells of nothing", "waits", "it tells of an item that it was not given"),
         ("does one of several", "several", "it was given 4 items, and says nothing of 3 of them"),
         ("dies of silence", "silence", "it exited 7 when it had no answer"),
         ("forgets what nobody heard", "silence", "it asks again without 'done', which nobody has heard"),
-        ("believes nonsense", "nonsense", "it tells of an item that it was not given"),
-        ("believes any version", "nonsense", "it tells of an item that it was not given"),
+        ("waits for ever", "restart", "it said nothing for 12 s when the gate was back at its address"),
+        ("cannot live after a kill", "killed", "it exited 9 before it asked for an item"),
+        ("one on a host", "two", "the second of two at one gate exited 11"),
+        ("dies of an error", "error", "it exited 10 after an error"),
+        ("believes nonsense", "nonsense", "that it was not given, after an answer that is no message"),
+        ("believes any version", "version", "after an answer of another version"),
+        ("believes what has no version", "version", "after an answer without one"),
         ("has no name", "name", "it says no `name`"),
+        ("silent at work", "busy", "it has an item for 2 s and says nothing"),
+        ("ignores the system", "ends", "it still runs 10 s after SIGTERM"),
     ],
 )
 def test_who_breaks_a_rule_at_a_gate_is_told_which(place: Place, how: str, rule: str, seen: str) -> None:
-    code, broken, said = at_gate(place, how)
-    assert code == (rule not in SHOULD) and broken[0] == rule, said
+    code, broken, said = at_gate(place, how, "--only", rule, "--slow", '"slow"')
+    assert (code, broken) == (int(rule not in SHOULD), [rule]), said
     assert seen in said, said
+    assert place.left() == []
 
 
-def test_who_waits_for_ever_is_told_that_a_gate_may_be_killed(place: Place) -> None:
-    code, broken, said = at_gate(place, "waits for ever")
-    assert (code, broken) == (0, ["silence", "restart"]), said
+def test_two_that_say_they_are_the_same_are_told_so(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atgate, "BEGIN_S", 2.0)
+    cmd = [sys.executable, str(HERE / "broken.py"), "one identity"]
+    verdicts = tried(cmd, place.folder, [1], {}, timeout_s=2.0, at_gate=True, only=frozenset({"two"}))
+    assert [(v.rule, v.seen) for v in verdicts] == [("two", "of two that were started at one gate one asks")]
 
 
-def at_gate_holds(place: Place, *cmd: str) -> bool:
-    done = place.run("conform", "--gate", *cmd)
-    return done.code == 0 and "BROKEN" not in done.out
+def test_what_comes_behind_a_rule_that_should_be_kept_is_tried(place: Place) -> None:
+    code, words, said = conform(place, "has no name", "--gate", "--only", "name", "--only", "waits", "--only", "two")
+    assert (code, words) == (0, {"name": "BROKEN", "waits": "ok", "two": "ok"}), said
+
+
+def test_what_cannot_be_tried_is_said(place: Place) -> None:
+    code, words, said = conform(place, "keeps all", "--gate", "--only", "several", "--only", "busy")
+    assert (code, words) == (0, {"several": "not tried", "busy": "not tried"})
+    assert "it asks for one item at a time" in said and "no item that takes long was given" in said
+    code, words, said = conform(place, "keeps all", "--gate", "--only", "busy", "--slow", "1")
+    assert (code, words) == (0, {"busy": "not tried"})
+    assert "the item has not taken a lease of 2 s" in said
+
+
+def test_what_is_of_gates_alone_needs_one(place: Place) -> None:
+    for options in (("--slow", "1"), ("--only", "two")):
+        code, _, said = conform(place, "keeps all", *options)
+        assert code == 2 and "give --gate too" in said
+
+
+SERVICES = HERE.parents[1] / "services"
+IN_NODE = SERVICES / "tokenize" / "tokenize.js"
+IN_C = SERVICES / "grey" / "grey"
+
+
+@pytest.mark.skipif(
+    shutil.which("node") is None or not (IN_NODE.parent / "node_modules").is_dir(),
+    reason="needs Node, and the modules of services/tokenize",
+)
+def test_the_worker_in_node_keeps_the_rules_at_a_gate(place: Place) -> None:
+    assert place.run("conform", "--gate", "node", str(IN_NODE)).code == 0
+
+
+@pytest.mark.skipif(not IN_C.exists(), reason="needs services/grey/grey, which its README builds")
+def test_the_worker_in_c_keeps_the_rules_at_a_gate(place: Place) -> None:
+    assert place.run("conform", "--gate", str(IN_C)).code == 0

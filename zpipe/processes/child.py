@@ -40,22 +40,31 @@ class Child:
     Its output is that of this process.  Raises StageError when it cannot be started.
     """
 
+    peer: tuple[bytes, ...] = ()  # who was heard last, where there may be several
+
     def __init__(self, cmd: Sequence[str], folder: Path, args: Mapping[str, Any]) -> None:
         self._pidfd: int | None = None
         self._place = tempfile.mkdtemp(prefix="zpipe-program-")
         self._context = sockets.context()
         self._socket, endpoint = self._bind()
-        env = {**os.environ, **environment(endpoint, args)}
-        parent = os.getpid()
+        self._cmd, self._folder = cmd, folder
+        self._env = {**os.environ, **environment(endpoint, args)}
         try:
-            self._process = subprocess.Popen(
-                cmd, cwd=folder, env=env, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(parent)
-            )  # fmt: skip
+            self._process = self._started()
         except OSError as error:
             self.clear()
             raise StageError(f"cannot start {cmd[0]!r}: {(error.strerror or str(error)).lower()}") from None
         self._poll = select.poll()
         self._watch()
+        self._watch_process()
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        parent = os.getpid()
+        return subprocess.Popen(
+            self._cmd, cwd=self._folder, env=self._env, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(parent)
+        )  # fmt: skip
+
+    def _watch_process(self) -> None:
         self._pidfd = os.pidfd_open(self._process.pid)
         self._poll.register(self._pidfd, select.POLLIN)
 

@@ -21,7 +21,7 @@ from zpipe.processes.supervisor import last_lines
 from zpipe.values.context import out
 from zpipe.values.errors import EncodeError, ProtocolError, StageError
 from zpipe.wire.body import encode_message
-from zpipe.wire.outside import KEY, VERSION, Asked, Message, read
+from zpipe.wire.outside import KEY, VERSION, Asked, Message, read, tag_of
 
 END_S = 2.0  # for a program that is told that nothing more comes
 SAID_MAX = 10  # refusals that are worth a line
@@ -102,15 +102,16 @@ class Program:
             except ProtocolError as error:
                 self._asked = Asked()
                 self._complain(str(error))
-                self._answer({"error": str(error)})
+                self._answer({**tag_of(received), "error": str(error)})
             else:
                 self._asked, self._has_asked = asked, True
                 return asked
 
     def _answer(self, answer: Message) -> None:
-        is_raw = self._asked is not None and self._asked.raw
+        asked = self._asked or Asked()
+        tag = {"tag": asked.tag} if asked.tag else {}
         try:
-            frames = encode_message({KEY: VERSION, **self._due, **answer}, raw=is_raw)
+            frames = encode_message({KEY: VERSION, **tag, **self._due, **answer}, raw=asked.raw)
         except EncodeError as error:
             raise StageError(f"what came cannot be given to the program: {error}") from error
         self._asked, self._due = None, {}
