@@ -12,7 +12,7 @@ import pytest
 
 from tests.conformance import make_outside
 from tests.conformance.test_vectors import as_json, from_json, named, read
-from zpipe.core.leases import DISTRUST_LEASES, LEASE_S, UNANSWERED_MAX
+from zpipe.core.leases import DISTRUST_LEASES, LEASE_S, MOVES, UNANSWERED_MAX
 from zpipe.processes.gate import POLL_S
 from zpipe.transport.sockets import FRAME_BYTES_MAX
 from zpipe.values.errors import ProtocolError
@@ -125,3 +125,8 @@ def test_the_page_has_the_limits_of_the_code() -> None:
 
 def test_part_a_is_two_screens() -> None:
     assert len(PART_A.splitlines()) <= 80
+
+
+def test_the_diagram_is_drawn_from_the_table_of_the_code() -> None:
+    drawn = PAGE.partition("stateDiagram-v2\n")[2].partition("```")[0].splitlines()
+    assert drawn == [f"    {state or '[*]'} --> {to}: {event}" for (state, event), to in MOVES.items()]

@@ -21,6 +21,22 @@ DISTRUST_LEASES = 10  # for the time of so many
 OVER_MAX = 4096  # tokens that are good no more of which is remembered why
 
 WAITING, HELD, ASIDE, CLOSED = "waiting", "held", "aside", "closed"
+NEW, GIVEN, NOT_SENT, RUN_OUT, FAILED, DUE, GIVEN_UP, DONE = (
+    "arrives", "is given", "could not be sent", "lease runs out", "failed", "its time has come", "is given up", "done",
+)  # fmt: skip
+# What becomes of an item in a state by an event; docs/protocol.md draws this table.
+MOVES = {
+    ("", NEW): WAITING,
+    (WAITING, GIVEN): HELD,
+    (WAITING, DONE): CLOSED,  # by one whose lease had run out
+    (HELD, NOT_SENT): WAITING,
+    (HELD, RUN_OUT): ASIDE,
+    (HELD, FAILED): ASIDE,
+    (HELD, DONE): CLOSED,
+    (ASIDE, DUE): WAITING,
+    (ASIDE, GIVEN_UP): CLOSED,
+    (ASIDE, DONE): CLOSED,
+}
 
 
 @dataclass(eq=False)
@@ -29,12 +45,16 @@ class Item:
 
     what: Any
     is_call: bool = False
-    state: str = WAITING  # aside: its owner has it, or it waits before its next try
+    state: str = ""  # aside: its owner has it, or it waits before its next try
     tries: int = 0  # outcomes that were failures
     deaths: int = 0  # leases that ran out at somebody who held nothing else, and can be held to account
     suspect: bool = False  # it was among several that somebody held who fell silent: from now on it is given alone
     lease: Lease | None = None  # the one that runs
     tokens: list[str] = field(default_factory=list)  # all that are good for it
+
+    def move(self, event: str) -> None:
+        """Go where the table says."""
+        self.state = MOVES[self.state, event]
 
 
 @dataclass(eq=False)
@@ -90,7 +110,8 @@ class Leases:
         """Open an item."""
         item = Item(what, is_call)
         self.open += 1
-        self._wait(item, first=False)
+        item.move(NEW)
+        self._queue(item, first=False)
         return item
 
     def again(self, item: Item, due_s: float) -> None:
@@ -99,7 +120,7 @@ class Leases:
 
     def close(self, item: Item) -> None:
         """Take note of the outcome of an item that is `aside`: it was given up."""
-        self._end(item, "the item was given up")
+        self._end(item, GIVEN_UP, "the item was given up")
 
     @property
     def streaming(self) -> int:
@@ -121,12 +142,13 @@ class Leases:
         while len(leases) < n and self.waiting:
             item = self._next()
             if item.suspect and leases:
-                self._wait(item, first=True)
+                self._queue(item, first=True)
                 break
             token = self._make_token()
             lease = Lease(token, item, holder, now_s, now_s + self._lasts(now_s, now_s))
             self._first_s = min(self._first_s, lease.until_s)
-            item.state, item.lease = HELD, lease
+            item.move(GIVEN)
+            item.lease = lease
             item.tokens.append(token)
             self._given[token] = self._running[token] = lease
             if holder is None:
@@ -144,7 +166,8 @@ class Leases:
             self._stop(lease)
             del self._given[lease.token]
             lease.item.tokens.remove(lease.token)
-            self._wait(lease.item, first=True)
+            lease.item.move(NOT_SENT)
+            self._queue(lease.item, first=True)
 
     def extend(self, now_s: float, token: str) -> None:
         """Let a lease last for another `lease_s`, but no longer than an attempt may take.  Raises Refused."""
@@ -158,7 +181,7 @@ class Leases:
         """Return the item that a result is for: it is closed, whoever else holds it.  Raises Refused."""
         lease = self._lease(token)
         self._hear_of(lease)
-        self._end(lease.item, "its lease ran out, and another has done the item")
+        self._end(lease.item, DONE, "its lease ran out, and another has done the item")
         self._over[token] = "it was used before"
         return lease.item
 
@@ -171,7 +194,7 @@ class Leases:
         self._stop(lease)
         self._drop_tokens(lease.item, "the item is tried again")
         self._over[token] = "it was used before"
-        lease.item.state = ASIDE
+        lease.item.move(FAILED)
         lease.item.tries += 1
         return lease.item
 
@@ -191,7 +214,7 @@ class Leases:
         held = {id(lease): self.holders[lease.holder].held for lease in over if lease.holder is not None}
         for lease in over:
             self._stop(lease)
-            lease.item.state = ASIDE
+            lease.item.move(RUN_OUT)
             if lease.holder is not None:
                 alone = held[id(lease)] == 1
                 lease.item.deaths += alone
@@ -217,9 +240,8 @@ class Leases:
 
     # -- within -------------------------------------------------------------------------------------
 
-    def _wait(self, item: Item, *, first: bool) -> None:
+    def _queue(self, item: Item, *, first: bool) -> None:
         queue = self._calls if item.is_call else self._stream
-        item.state = WAITING
         self.waiting += 1
         self.calling += item.is_call
         if first:
@@ -232,7 +254,8 @@ class Leases:
         while self._later and self._later[0][0] <= now_s:
             item = heappop(self._later)[2]
             if item.state == ASIDE:
-                self._wait(item, first=True)
+                item.move(DUE)
+                self._queue(item, first=True)
 
     def _next(self) -> Item:
         """Return the item that is given out next, of which there is one."""
@@ -271,14 +294,14 @@ class Leases:
         else:
             self.holders[lease.holder].held -= 1
 
-    def _end(self, item: Item, why: str) -> None:
+    def _end(self, item: Item, event: str, why: str) -> None:
         if item.lease is not None:
             self._stop(item.lease)
         if item.state == WAITING:
             self.waiting -= 1
             self.calling -= item.is_call
         self.open -= 1
-        item.state = CLOSED
+        item.move(event)
         self._drop_tokens(item, why)
 
     def _drop_tokens(self, item: Item, why: str) -> None:
