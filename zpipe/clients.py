@@ -13,6 +13,7 @@ from typing import Any
 
 from zpipe.processes.access import Access
 from zpipe.processes.line import Answer, Found, Line, answered, find
+from zpipe.transport.keys import Keys
 from zpipe.values.errors import CallError
 
 PUT_ITEMS = 256  # in one message
@@ -21,7 +22,7 @@ CALLS_AHEAD = 64
 GONE_S = 60.0  # a gate that was killed is back by then
 TIMEOUT_S = 60.0
 
-Keys = str | os.PathLike[str] | None
+KeysPath = str | os.PathLike[str] | None
 
 __all__ = ["Client", "Reply", "Service", "client", "pull", "push"]
 
@@ -127,9 +128,9 @@ class Service:
 class Client:
     """The gates of a run, or one gate, by address; `with` it, or `close` it."""
 
-    def __init__(self, address: str, access: Access | None = None) -> None:
+    def __init__(self, address: str, keys: Keys | None = None) -> None:
         self.address = address
-        self._access = access
+        self._keys = keys
         self._services: dict[str, tuple[Service, Line]] = {}
 
     def __enter__(self) -> Client:
@@ -144,7 +145,7 @@ class Client:
         Raises CallError when it cannot be found, and RegistryError.
         """
         if name not in self._services:
-            found, line = find(self.address, name, self._access)
+            found, line = find(self.address, name, self._keys)
             self._services[name] = Service(found, line), line
         return self._services[name][0]
 
@@ -155,38 +156,38 @@ class Client:
         self._services.clear()
 
 
-def client(address: str, *, keys: Keys = None, insecure: bool = False) -> Client:
+def client(address: str, *, keys: KeysPath = None, insecure: bool = False) -> Client:
     """Return a client of the run whose registry is at `address`, or of the gate that is.
 
     `zp.client("tcp://127.0.0.1:5570").stage("clean").pipe(x).result`.  An address of another host takes `keys`, a file
     or a folder of them, unless the run is `insecure`.  Raises ConfigError.
     """
-    return Client(address, _access(keys, insecure=insecure))
+    return Client(address, _keys(address, keys, insecure=insecure))
 
 
 def push(
     address: str, items: Iterable[Any], *, stage: str = "", name: str | None = None, end: bool = False,
-    keys: Keys = None, insecure: bool = False,
+    keys: KeysPath = None, insecure: bool = False,
 ) -> int:  # fmt: skip
     """Put items into the source whose gate is at `address`, or into `stage` of the run; as `Service.put`."""
-    with Client(address, _access(keys, insecure=insecure)) as made:
+    with Client(address, _keys(address, keys, insecure=insecure)) as made:
         return made.stage(stage).put(items, name=name, end=end)
 
 
 def pull(
-    address: str, *, stage: str = "", count: int | None = None, keys: Keys = None, insecure: bool = False
+    address: str, *, stage: str = "", count: int | None = None, keys: KeysPath = None, insecure: bool = False
 ) -> Iterator[Any]:  # fmt: skip
     """Yield the items that reach the sink whose gate is at `address`, or `stage` of the run, until the run ends.
 
     With a `count` no more than so many are taken.  An item is done when the next is asked for; one that is not, since
     its reader died, goes to another.  Raises CallError, also when the gate is gone for a minute.
     """
-    return taken(address, stage, count, _access(keys, insecure=insecure))
+    return taken(address, stage, count, _keys(address, keys, insecure=insecure))
 
 
-def taken(address: str, stage: str, count: int | None, access: Access) -> Iterator[Any]:
+def taken(address: str, stage: str, count: int | None, keys: Keys | None) -> Iterator[Any]:
     """Do what `pull` does."""
-    found, line = find(address, stage, access)
+    found, line = find(address, stage, keys)
     with line:
         if found.role != "sink":
             raise CallError(f"stage {found.stage!r} is a {found.role}, whose items go on: only a sink is pulled from")
@@ -205,8 +206,8 @@ def taken(address: str, stage: str, count: int | None, access: Access) -> Iterat
                 return
 
 
-def _access(keys: Keys, *, insecure: bool) -> Access:
-    return Access(None if keys is None else Path(keys), insecure)
+def _keys(address: str, keys: KeysPath, *, insecure: bool) -> Keys | None:
+    return Access(None if keys is None else Path(keys), insecure).to(address)
 
 
 def _stored(answer: Answer) -> None:

@@ -15,6 +15,7 @@ from zpipe.cli.main import cli
 
 HERE = Path(__file__).parent
 ADDRESS = "tcp://127.0.0.1:5570"  # of the examples; tests take a free one instead
+OUTSIDE = ("push", "pull", "call")
 RUNS_ON = ("logs", "registry", "worker")  # until they are told to end
 
 
@@ -65,14 +66,26 @@ def live(place: Place) -> tuple[Command, str]:
     """Start a long run of the project; return it with its address when all its workers are there."""
     run = place.start("run", "--set", "points.count=1000000000")
     address = run.says("registry tcp://").split()[2].rstrip(",")
-    wait_until(lambda: [row["state"] for row in place.ps()["workers"]] == ["live"] * 6)
+    stages = (place.folder / "pipeline.toml").read_text()
+    workers = 7 if "listen" in stages else 6  # a gate is one, whoever works there
+    wait_until(lambda: [row["state"] for row in place.ps()["workers"]] == ["live"] * workers)
     return run, address
 
 
+def open_gates(place: Place) -> None:
+    """Let the project be reached from outside: its stage `clean`, and a source and a sink beside it."""
+    file = place.folder / "pipeline.toml"
+    whole = file.read_text().replace("workers = 2\n", "workers = 2\nlisten = { call = 0 }\n")
+    file.write_text(
+        whole + '[stage.tweets]\nlisten = { call = 0 }\n[stage.labels]\nfrom = "tweets"\nlisten = { call = 0 }\n'
+    )
+    (place.folder / "tweets.jsonl").write_text('{"label": "good"}\n' * 10)
+
+
 def end(command: Command, verb: str = "run") -> Done:
-    """Press Ctrl-C; a registry, which then waits for workers that nobody starts here, needs it twice."""
+    """Press Ctrl-C; who then waits for workers that nobody starts here, or for those outside, needs it twice."""
     command.interrupt()
-    if verb == "registry":
+    if verb in ("registry", "push"):
         command.says("again to stop now")
         command.interrupt()
     return command.wait()
@@ -110,7 +123,11 @@ def test_an_example_runs(flowers: Place, verb: str, line: str) -> None:
         give_up_one(flowers)
     if verb == "keys revoke":
         assert flowers.run("keys", "add", line.split()[-1]).code == 0
+    if verb in OUTSIDE:
+        open_gates(flowers)
     run, address = live(flowers) if needs_run else (None, "tcp://127.0.0.1:0")
+    if verb == "pull":
+        assert flowers.run("push", "tweets", "tweets.jsonl").code == 0
     folder = flowers.folder.with_name("beside") if "zpipe new" in line else flowers.folder
     shell = ("sh", "-c", f"{'exec ' * (verb in RUNS_ON)}{line.replace(ADDRESS, address)}")
     command = Command(shell, folder, flowers.env)
@@ -121,8 +138,9 @@ def test_an_example_runs(flowers: Place, verb: str, line: str) -> None:
     else:
         done = command.wait()
         assert done.code == 0, done.err
+        assert verb != "pull" or done.out == '"good"\n' * 10
         if verb == "up":
             assert [row["state"] for row in flowers.ps()["workers"]] == ["live"] * 6
             assert flowers.run("down").code == 0
     if run is not None:
-        assert (run.wait() if verb == "down" else end(run)).code == 130
+        assert (run.wait() if verb == "down" else end(run, verb)).code == 130

@@ -64,16 +64,30 @@ def test_keys_are_made_listed_and_revoked(place: Place) -> None:
     refused(place.run(*keys, "revoke", "gpu-2"), "no key 'gpu-2' is admitted", "there are gpu-3", code=2)
 
 
-def test_the_own_workers_of_a_guarded_gate_need_no_keys(place: Place) -> None:
-    assert place.run("keys", "--keys", "mine").code == 0
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1"])
+def test_a_gate_that_others_reach_takes_keys_from_all_but_its_own_workers(place: Place, host: str) -> None:
+    assert place.run("keys", "--keys", "mine", "add", "mate").code == 0
+    assert place.run("keys", "--keys", "other", "add", "stray").code == 0
     stages = (
-        '[stage.numbers]\nrun = "stages:numbers"\n'
-        '[stage.double]\nrun = "stages:double"\nfrom = "numbers"\nlisten = { call = 0, host = "0.0.0.0" }\n'
+        "[stage.numbers]\nlisten = { call = 0 }\n"
+        f'[stage.double]\nrun = "stages:double"\nfrom = "numbers"\nlisten = {{ call = 0, host = "{host}" }}\n'
         '[stage.lines]\nrun = "zpipe.sinks:jsonl"\nfrom = "double"\nargs = { path = "out.jsonl" }\n'
     )
-    done = place.run("run", place.pipeline(stages), "--keys", "mine")
+    run = place.start("run", place.pipeline(stages), "--keys", "mine")
+    wait_until(lambda: [row["state"] for row in place.ps()["workers"]] == ["live"] * 3)
+    (listen,) = (row["listen"] for row in place.ps()["workers"] if row["stage"] == "double")
+    gate = listen["call"].replace("0.0.0.0", "127.0.0.1")
+    assert place.run("call", "double", "21").out == "42\n"
+    with_key = ("--keys", "mine/mate.key") if host == "0.0.0.0" else ()
+    assert place.run("call", "double", "21", "--connect", gate, *with_key).out == "42\n"
+    if host == "0.0.0.0":
+        refused(place.run("call", "double", "21", "--connect", gate, "--keys", "other/stray.key"), "nobody answers")
+        refused(place.run("call", "double", "21", "--connect", gate), "nobody answers")
+    (place.folder / "items.jsonl").write_text("1\n2\n")
+    assert place.run("push", "numbers", "items.jsonl", "--end").code == 0
+    done = run.wait()
     assert done.code == 0, done.err
-    assert sorted(lines(done.folder / "out.jsonl")) == [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]
+    assert sorted(lines(done.folder / "out.jsonl")) == [2, 4]
 
 
 @pytest.mark.parametrize("verb", ["run", "up", "registry"])

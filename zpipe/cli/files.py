@@ -5,6 +5,7 @@ Knows the formats by the ends of their names; `-` is JSON lines by the terminal'
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -62,7 +63,7 @@ def write(folder: Path, number: int, item: Any) -> Path:
 
 def text(item: Any) -> str:
     """Return an item as one line of JSON; arrays as nested lists, bytes in Base64, what is not finite as null."""
-    return text_of(item, "null")
+    return text_of(_without_bytes(item), "null")
 
 
 def value(word: str) -> Any:
@@ -80,6 +81,15 @@ def is_array(item: Any) -> bool:
     return hasattr(item, "__array_interface__")
 
 
+def _without_bytes(item: Any) -> Any:
+    """Return an item with its bytes in Base64."""
+    if isinstance(item, bytes | bytearray | memoryview):
+        return base64.b64encode(item).decode()
+    if isinstance(item, Mapping):
+        return {key: _without_bytes(x) for key, x in item.items()}
+    return [_without_bytes(x) for x in item] if isinstance(item, list | tuple) else item
+
+
 def _lines(name: str, lines: Any) -> Iterator[Any]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -94,10 +104,11 @@ def _arrays(path: Path) -> Any:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as found:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            return found
+        with found:
             return {name: found[name] for name in found.files}
-    except AttributeError:  # an .npy is one array
-        return np.load(path, allow_pickle=False)
     except ValueError as error:
         raise ConfigError(f"{path}: holds no arrays of numbers: {error}") from None
 
@@ -109,7 +120,7 @@ def _image(path: Path) -> Any:
     try:
         with pillow.open(path) as image:
             return np.asarray(image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB"))
-    except (ValueError, SyntaxError) as error:
+    except (pillow.UnidentifiedImageError, ValueError, SyntaxError) as error:
         raise ConfigError(f"{path}: is no image that can be read: {error}") from None
 
 

@@ -12,6 +12,7 @@ from zpipe.cli import files, options
 from zpipe.cli.ps import reach
 from zpipe.processes.access import Access
 from zpipe.processes.exits import EXIT_DONE, EXIT_FAILED
+from zpipe.transport.keys import Keys
 from zpipe.values.errors import CallError, ConfigError
 
 _COUNT = click.IntRange(min=1)
@@ -23,11 +24,9 @@ _out = click.option(
 _connect = click.option("--connect", metavar="ADDR", help="The gate's address for calls, in place of a run's registry.")
 
 
-def _address(connect: str | None, registry: str | None, access: Access) -> tuple[str, Access]:
-    """Return whom to ask: a gate itself, or a registry that knows where it is."""
-    if connect is not None:
-        return connect, access
-    return reach(registry, access)[0], access
+def _address(connect: str | None, registry: str | None, access: Access) -> tuple[str, Keys | None]:
+    """Return whom to ask, a gate itself or a registry that knows where it is, and the keys to do so."""
+    return (connect, access.to(connect)) if connect is not None else reach(registry, access)
 
 
 @click.command(epilog="Example: zpipe push tweets tweets.jsonl --end")
@@ -45,15 +44,15 @@ def push(
 
     It ends when all of them are on the disk of the run.
     """
-    where, access = _address(connect, address, access)
+    where, keys = _address(connect, address, access)
     items = chain.from_iterable(map(files.read, sources))
-    with clients.Client(where, access) as client:
+    with clients.Client(where, keys) as client:
         count = client.stage(stage).put(items, name=name, end=end)
     click.echo(f"{count} item{'' if count == 1 else 's'} put", err=True)
     return EXIT_DONE
 
 
-@click.command(epilog="Example: zpipe pull results -n 10 | jq .label")
+@click.command(epilog="Example: zpipe pull labels -n 10 | jq .label")
 @click.argument("stage")
 @click.option("-n", "count", type=_COUNT, metavar="N", help="End after N items; else when the run ends.")
 @_out
@@ -66,16 +65,16 @@ def pull(
 
     An item is done once it is printed: none is lost where this, or what reads it, is killed.
     """
-    where, access = _address(connect, address, access)
+    where, keys = _address(connect, address, access)
     seen = 0
-    for seen, item in enumerate(clients.taken(where, stage, count, access), 1):
+    for seen, item in enumerate(clients.taken(where, stage, count, keys), 1):
         _show(item, out, seen)
     if count is not None and seen < count:
         raise CallError(f"the run has ended: {seen} of {count} items came to {stage!r}")
     return EXIT_DONE
 
 
-@click.command(epilog="""Example: zpipe call clean '"Some text"'""")
+@click.command(epilog="""Example: zpipe call clean '{"x": 1.0}'""")
 @click.argument("stage")
 @click.argument("items", metavar="[ITEM]...", nargs=-1)
 @click.option("--file", "sources", metavar="FILE", multiple=True, help="Call for each item of it; - is stdin.")
@@ -96,9 +95,9 @@ def call(
     """
     if not items and not sources:
         raise click.UsageError("nothing to call for: give an ITEM, or --file FILE")
-    where, access = _address(connect, address, access)
+    where, keys = _address(connect, address, access)
     failed = 0
-    with clients.Client(where, access) as client:
+    with clients.Client(where, keys) as client:
         service = client.stage(stage)
         given = chain(map(files.value, items), chain.from_iterable(map(files.read, sources)))
         for number, reply in enumerate(service.all(given, timeout=timeout), 1):

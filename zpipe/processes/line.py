@@ -14,7 +14,6 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from zpipe.processes.access import Access
 from zpipe.processes.doors import EVERY
 from zpipe.transport import addresses, sockets
 from zpipe.transport.keys import Keys
@@ -61,7 +60,8 @@ class Line:
     def ask(self, message: Message) -> Answer:
         """Ask, and return where the answer will be.  Raises EncodeError."""
         tag = str(next(self._tags))
-        asked = _Asked(encode_message({KEY: VERSION, "raw": True, "tag": tag, **message}, raw=True), Future())
+        whole = {KEY: VERSION, "raw": True, "tag": tag, "rid": int(tag), **message}  # rid: what a registry answers by
+        asked = _Asked(encode_message(whole, raw=True), Future())
         if self._ending:
             raise CallError(f"the line to {self.endpoint} is closed")
         self._new.append((tag, asked))
@@ -125,20 +125,22 @@ class Found:
     endpoint: str
 
 
-def find(address: str, stage: str = "", access: Access | None = None) -> tuple[Found, Line]:
+def find(address: str, stage: str = "", keys: Keys | None = None) -> tuple[Found, Line]:
     """Return the gate at an address, or that of `stage` in the run whose registry that is, and a line to it.
 
-    Raises CallError when there is none, RegistryError and ConfigError.
+    A gate that only its own host reaches has no keys, also in a run that has.  Raises CallError when there is none,
+    RegistryError and ConfigError.
     """
-    keys = (access or Access()).to(address)
     sockets.check_endpoint(address)
     line = Line(address, keys)
     try:
-        said = answered(line, {"stage": stage, "t": "PS", "rid": 1}, FIND_S)
+        said = answered(line, {"stage": stage, "t": "PS"}, FIND_S)
         if said.get("t") == "TABLE":
             endpoint, role = _in_table(said, stage, address)
             line.close()
-            line = Line(endpoint, keys)
+            near = addresses.is_loopback(addresses.host_of(endpoint))
+            endpoint = endpoint.replace(EVERY, addresses.host_of(address), 1)
+            line = Line(endpoint, None if near else keys)
             return Found(stage, role, endpoint), line
         if said.get("error"):
             raise CallError(f"{address}: {said['error']}")
@@ -166,4 +168,4 @@ def _in_table(table: Message, stage: str, registry: str) -> tuple[str, str]:
         known = f": {', '.join(sorted(gates))} have" if gates else ""
         raise RegistryError(f"no stage {stage!r} of the run at {registry} has a gate{known}: give it a `listen`")
     role = next((str(row["role"]) for row in table["stages"] if row["name"] == stage), "")
-    return gates[stage].replace(EVERY, addresses.host_of(registry), 1), role
+    return gates[stage], role
