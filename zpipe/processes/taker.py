@@ -53,11 +53,11 @@ class Taker:
         self._lease_s = 5.0
         self._busy: tuple[str, ...] = ()
         self._ending = threading.Event()
+        self._extender = threading.Thread(target=self._extend, name="zpipe-leases", daemon=True)
         self._n = 1
 
     def run(self, call: Callable[[Any], Any]) -> None:
         """Call for what comes, until the gate says that nothing more does."""
-        threading.Thread(target=self._extend, name="zpipe-leases", daemon=True).start()
         outcomes: Message = {}
         while not self._ending.is_set():
             answer = self._asked({"take": self._n, **outcomes})
@@ -86,6 +86,8 @@ class Taker:
         done: list[list[Any]] = []
         failed: list[list[str]] = []
         self._busy = tuple(token for token, _ in items)
+        if items and self._extender.ident is None:  # not before it is known how long a lease is
+            self._extender.start()
         began_s = told_s = time.monotonic()
         for token, item in items:
             try:
