@@ -108,7 +108,7 @@ def test_the_page_has_what_may_be_said_and_the_code_reads_it() -> None:
 
 
 def test_the_page_has_the_answers_that_are_given() -> None:
-    answers = {"items", "over", "lease_s", "refused", "error"}
+    answers = {KEY, "items", "over", "lease_s", "refused", "error"}
     assert keys_below("it is answered") == answers
     assert all(f"`{key}`" in PART_A for key in ("stored", "stage", "role"))
 
