@@ -21,7 +21,9 @@ export class Gate {
     for (;;) {
       await this.#socket.send(frames);
       try {
-        return read(await this.#socket.receive());
+        const answer = read(await this.#socket.receive());
+        if (answer?.zpipe !== 1) throw new Error("what is answered is not of version 1 of the protocol");
+        return answer;
       } catch (error) {
         if (error.code !== "EAGAIN") throw error;
       }
