@@ -81,7 +81,13 @@ const char *read_map(const struct message *message, msgpack_unpacked *map)
     zmq_msg_t *frame = (zmq_msg_t *)&message->frames[0];
     size_t end = 0;
     msgpack_unpack_return how = msgpack_unpack_next(map, zmq_msg_data(frame), zmq_msg_size(frame), &end);
-    if (how != MSGPACK_UNPACK_SUCCESS || end != zmq_msg_size(frame)) return "it is not msgpack";
+    return how == MSGPACK_UNPACK_SUCCESS && end == zmq_msg_size(frame) ? NULL : "it is not msgpack";
+}
+
+const char *read_answer(const struct message *message, msgpack_unpacked *map)
+{
+    const char *fault = read_map(message, map);
+    if (fault) return fault;
     const msgpack_object *version = find(&map->data, "zpipe");
     int is_ours = version && version->type == MSGPACK_OBJECT_POSITIVE_INTEGER && version->via.u64 == 1;
     return is_ours ? NULL : "it is not of version 1 of the protocol";

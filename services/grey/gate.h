@@ -40,6 +40,9 @@ void drop(struct message *message);
 /* Read the map of a message; returns what is wrong with it, NULL when nothing is. */
 const char *read_map(const struct message *message, msgpack_unpacked *map);
 
+/* As read_map, of an answer: one of another version of the protocol is none. */
+const char *read_answer(const struct message *message, msgpack_unpacked *map);
+
 /* Return what stands at a key of a map, NULL when nothing does; keys may be text or bytes. */
 const msgpack_object *find(const msgpack_object *map, const char *key);
 

@@ -206,7 +206,7 @@ int main(int argc, char **argv)
         ask(&gate, &buffer, has_image ? outcome.image : NULL, outcome.height * outcome.width, &message);
         msgpack_unpacked answer;
         msgpack_unpacked_init(&answer);
-        const char *fault = read_map(&message, &answer);
+        const char *fault = read_answer(&message, &answer);
         if (fault) {
             fprintf(stderr, "grey: what is answered cannot be read: %s\n", fault);
             return 1;
