@@ -17,8 +17,10 @@ from zpipe.transport.keys import Keys
 from zpipe.values.errors import CallError
 
 PUT_ITEMS = 256  # in one message
+PUT_BYTES = 1 << 20  # about, beyond which an item is the last of its message
 PUT_AHEAD = 8  # messages that are on their way
 CALLS_AHEAD = 64
+STORED_S = 600.0  # those who put wait for room in the journal
 GONE_S = 60.0  # a gate that was killed is back by then
 TIMEOUT_S = 60.0
 
@@ -96,14 +98,15 @@ class Service:
         """
         if self.role != "source":
             raise CallError(f"stage {self.name!r} has its items from other stages: put them into a source, or call it")
-        name, count, block = name or secrets.token_hex(8), 0, []
+        name, count, nbytes, block = name or secrets.token_hex(8), 0, 0, []
         asked: deque[Answer] = deque()
         for item in items:
             block.append([f"{name}:{count}", item])
             count += 1
-            if len(block) >= PUT_ITEMS or getattr(item, "nbytes", 0) * len(block) > 1 << 20:
+            nbytes += _size(item)
+            if len(block) >= PUT_ITEMS or nbytes >= PUT_BYTES:
                 asked.append(self._line.ask({"put": block}))
-                block = []
+                block, nbytes = [], 0
             while len(asked) > PUT_AHEAD:
                 _stored(asked.popleft())
         if block or end:
@@ -198,10 +201,12 @@ def taken(address: str, stage: str, count: int | None, keys: Keys | None) -> Ite
             if said.get("error"):
                 raise CallError(f"stage {found.stage!r}: {said['error']}")
             done = []
+            line.busy = tuple(token for token, _ in said.get("items") or ())
             for token, item in said.get("items") or ():
                 yield item
                 done.append([token, None])
                 left -= 1
+            line.busy = ()
             if said.get("over") or not (left or done):
                 return
 
@@ -210,7 +215,19 @@ def _keys(address: str, keys: KeysPath, *, insecure: bool) -> Keys | None:
     return Access(None if keys is None else Path(keys), insecure).to(address)
 
 
+def _size(item: Any) -> int:
+    """Return about how many bytes an item takes."""
+    if isinstance(item, dict):
+        return 16 + sum(_size(key) + _size(x) for key, x in item.items())
+    if isinstance(item, list | tuple):
+        return 16 + sum(map(_size, item))
+    return 16 + int(getattr(item, "nbytes", 0) or (len(item) if isinstance(item, str | bytes | bytearray) else 0))
+
+
 def _stored(answer: Answer) -> None:
-    said = answer.result()
+    try:
+        said = answer.result(STORED_S)
+    except TimeoutError:
+        raise CallError(f"what was put is not stored within {STORED_S:g} s: has the run ended, or no room?") from None
     if said.get("error"):
         raise CallError(str(said["error"]))

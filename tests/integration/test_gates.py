@@ -437,3 +437,77 @@ def test_who_connects_to_nothing_says_so(work: Place) -> None:
     assert (done.code, "work has no 'nothing'" in done.err) == (2, True), done.err
     done = work.run("worker", "work", "--connect", "tcp://127.0.0.1:1")
     assert (done.code, "is no callable" in done.err) == (2, True), done.err
+
+
+def test_what_was_put_is_there_after_an_interruption_too(work: Place) -> None:
+    text = ENTRY.replace("ordered = true", "") + f'[stage.slow]\nfrom = "entry"\n{CALL}\n'
+    run = work.start("run", work.pipeline(text))
+    zp.push(gate_of(work, "entry"), range(600), name="mine")
+    run.interrupt()  # nobody does `slow`: it stops in the middle
+    run.says("again to stop now")
+    run.interrupt()
+    run.wait()
+    run = work.start("run", "t.toml", "--resume")
+    with outside(work, "work:square", gate_of(work, "slow")):
+        assert zp.push(gate_of(work, "entry"), range(600), name="mine", end=True) == 600
+        done = run.wait()
+    assert done.code == 0, done.err
+    assert sorted(lines(folder_of(work) / "out.jsonl")) == list(range(600))
+
+
+def test_what_is_put_again_behind_the_end_was_stored(work: Place) -> None:
+    text = ENTRY + f'[stage.slow]\nfrom = "entry"\n{CALL}\n'
+    run = work.start("run", work.pipeline(text))
+    texts = ["x" * 300_000] * 5
+    for _ in range(2):
+        assert zp.push(gate_of(work, "entry"), texts, name="mine", end=True) == 5
+    with pytest.raises(zp.CallError, match="was told that nothing more comes"):
+        zp.push(gate_of(work, "entry"), texts, name="other")
+    with outside(work, "work:loud", gate_of(work, "slow")):
+        assert run.wait().code == 0
+    assert lines(folder_of(work) / "out.jsonl") == texts
+
+
+def test_a_call_that_is_open_at_the_end_is_answered(work: Place) -> None:
+    run = work.start("run", work.pipeline(stream(CALL, count=1)))
+    with Taker(gate_of(work)) as taker, zp.client(gate_of(work)) as client:
+        ((token, x),) = taker.take()
+        call = client.stage("work").submit(7)
+        ((_, seven),) = taker.take()
+        assert seven == 7
+        taker.ask(done=[[token, x]])
+        with pytest.raises(zp.CallError, match="the run has ended"):
+            call.result(60)
+        end(run, work, [0])
+
+
+def test_workers_of_its_own_that_cannot_start_end_the_run(work: Place) -> None:
+    bad = "class Bad:\n    def __init__(self):\n        raise OSError('no model')\n"
+    bad += "    def __call__(self, x):\n        pass\n"
+    (work.folder / "work.py").write_text(bad)
+    done = work.run("run", work.pipeline(stream(f'run = "work:Bad"\n{CALL}')))
+    assert done.code == 1
+    assert "stage 'work': its worker work#1 exited 1 before it asked for an item" in done.err
+    assert "no model" in log_of(work)
+
+
+def test_a_slow_reader_of_a_sink_keeps_what_it_reads(work: Place) -> None:
+    text = ENTRY.replace("ordered = true", "") + '[stage.tell]\nfrom = "entry"\nlisten = { call = 0, lease_s = 0.5 }\n'
+    run = work.start("run", work.pipeline(text))
+    zp.push(gate_of(work, "entry"), [7], end=True)
+    items = zp.pull(gate_of(work, "tell"))
+    assert next(items) == 7
+    with Taker(gate_of(work, "tell")) as other:
+        for _ in range(2):  # each for a second, twice a lease
+            assert other.ask(take=1)["items"] == []
+    assert list(items) == []
+    assert run.wait().code == 0
+
+
+def test_a_gate_with_those_who_pull_says_goodbye(work: Place) -> None:
+    run = work.start("run", work.pipeline(stream(ALL)))
+    with outside(work, "work:square", gate_of(work)):
+        log = end(run, work, SQUARES)
+    assert "Traceback" not in log
+    report = json.loads((folder_of(work) / "report.json").read_text())
+    assert [row["done"] for row in report["stages"] if row["name"] == "work"] == [200]

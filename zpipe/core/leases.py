@@ -169,13 +169,14 @@ class Leases:
             lease.item.move(NOT_SENT)
             self._queue(lease.item, first=True)
 
-    def extend(self, now_s: float, token: str) -> None:
-        """Let a lease last for another `lease_s`, but no longer than an attempt may take.  Raises Refused."""
+    def extend(self, now_s: float, token: str) -> Lease:
+        """Let a lease last for another `lease_s`, no longer than an attempt may take; returns it.  Raises Refused."""
         lease = self._lease(token)
         if token not in self._running:
             raise Refused(f"its lease of {self.lease_s:g} s ran out, and the item is for whoever is first")
         self._hear_of(lease)
         lease.until_s = now_s + self._lasts(lease.since_s, now_s)
+        return lease
 
     def done(self, token: str) -> Item:
         """Return the item that a result is for: it is closed, whoever else holds it.  Raises Refused."""

@@ -23,6 +23,7 @@ from zpipe.values.errors import ConfigError, StageError
 KINDS: tuple[OutsideKind, ...] = ("call", "push", "pull")
 
 OWN = b""  # in place of an identity: who has come by the door of the gate's own workers
+HEARD_BYTES = 64 << 20  # beyond which nothing more is taken in at once
 EVERY = "0.0.0.0"  # in an endpoint: every address of this host
 
 Peer = tuple[bytes, ...]  # what stands in front of an answer: where it goes, and the empty frame of a REQ
@@ -100,17 +101,19 @@ class Doors:
             raise StageError(f"stage {stage!r} cannot listen for {kind}: {error}") from None
 
     def heard(self, most: int) -> list[Heard]:
-        """Return up to so many of the messages that have come."""
+        """Return up to so many of the messages that have come, of not too many bytes."""
         found: list[Heard] = []
+        nbytes = 0
         self._order.rotate()  # so that many at one address do not shut out those at the others
         for kind in self._order:
             socket = self._sockets.get(kind)
-            while socket is not None and len(found) < most:
+            while socket is not None and len(found) < most and nbytes < HEARD_BYTES:
                 received = sockets.receive_outside(socket)
                 if received is None:
                     self._poller.empty(socket)
                     break
                 frames, address = received
+                nbytes += sum(map(len, frames))
                 if kind == "pull":
                     found.append(Heard(frames, address, None))
                     continue
@@ -127,16 +130,20 @@ class Doors:
 
     @property
     def pullers(self) -> int:
-        """Return how many connections there are at which work is pulled."""
-        while self._monitor is not None and (news := sockets.visitor(self._monitor)) is not None:
+        """Return how many connections there were at the last `look` at which work is pulled; in any thread."""
+        return len(self._pullers)
+
+    def look(self) -> None:
+        """Take note of who has come to pull, and who has gone."""
+        if self._monitor is None:
+            return
+        while (news := sockets.visitor(self._monitor)) is not None:
             number, has_come = news
             if has_come:
                 self._pullers.add(number)
             else:
                 self._pullers.discard(number)
-        if self._monitor is not None:
-            self._poller.empty(self._monitor)
-        return len(self._pullers)
+        self._poller.empty(self._monitor)
 
     def push(self, frames: Sequence[Buffer]) -> bool:
         """Push work to whoever's turn it is; False when nobody takes it now."""

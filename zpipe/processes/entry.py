@@ -17,8 +17,8 @@ from zpipe.processes.journal import Journal
 from zpipe.processes.patience import Patience
 from zpipe.transport.waiting import Waiter
 from zpipe.transport.wake import Wake
-from zpipe.values.errors import EncodeError, ProtocolError, StageError, ZpipeError
-from zpipe.wire.body import decode_message, encode_message
+from zpipe.values.errors import EncodeError, ProtocolError, SaveError, StageError, ZpipeError
+from zpipe.wire.body import JOINED_MAX, decode_message, encode_message
 from zpipe.wire.outside import KEY, VERSION, Asked, Message, read, read_any, tag_of
 
 BURST = 1000  # messages that go to the disk together
@@ -36,6 +36,8 @@ class Entry:
         self.stage = stage
         self.journal = Journal(folder / "journal" / f"{stage.replace('/', '_')}.sqlite")
         self.refused = 0
+        self.stopping = False  # nothing more is taken in, since the run is to end
+        self.made = 0  # the position of what is yielded next
         self._said = 0
         self._arrived = threading.Condition()
         self._error: ZpipeError | None = None
@@ -52,12 +54,12 @@ class Entry:
 
     def __call__(self, start: int = 0) -> Iterator[Any]:
         """Yield the items from a position on, until it was said that no more come."""
-        position = start
+        position = self.made = start
         while True:
             over = self.journal.over  # first: what it is the end of is there then
             found = self.journal.read(position, READ_ITEMS)
             for item in found:
-                position += 1
+                position = self.made = position + 1
                 yield None if item is None else decode_message([item])
             if found:
                 continue
@@ -80,14 +82,15 @@ class Entry:
         patience = Patience()
         try:
             while not self._ending:
-                heard = [] if self.journal.nbytes > KEPT_MAX else self._doors.heard(BURST)
-                if heard:
+                if self.journal.nbytes > KEPT_MAX:
+                    time.sleep(LOOK_MS / 1000)
+                elif heard := self._doors.heard(BURST):
                     self._take_in(heard, patience)
                 else:
                     self._poller.wait(LOOK_MS)
-        except ZpipeError as error:
+        except Exception as error:
             with self._arrived:
-                self._error = error
+                self._error = error if isinstance(error, ZpipeError) else SaveError(f"nothing is taken in: {error!r}")
                 self._arrived.notify_all()
         self._doors.close(linger_ms=int(1000 * LEAVE_S) // 2)
 
@@ -135,8 +138,10 @@ class Entry:
             raise ProtocolError(f"this is the gate of stage {self.stage!r}, not of {asked.stage!r}")
         if asked.take is not None or asked.call or asked.done or asked.failed or asked.busy:
             raise ProtocolError(f"stage {self.stage!r} is a source: items are put here, not taken")
-        if (asked.put or asked.items) and (over or self.journal.over):
-            raise ProtocolError(f"stage {self.stage!r} was told that nothing more comes")
+        is_over = over or self.journal.over
+        if (self.stopping or is_over) and (asked.items or not self.journal.knows([id_ for id_, _ in asked.put])):
+            why = "was told that nothing more comes" if is_over else "stops: put it again when the run was resumed"
+            raise ProtocolError(f"stage {self.stage!r} {why}")
         return asked
 
     def _answer(self, asked: Asked) -> Message:
@@ -159,6 +164,8 @@ class Entry:
 
 def _encoded(item: Any) -> bytes:
     (frame,) = encode_message(item, raw=False)
+    if len(frame) > JOINED_MAX:
+        decode_message([frame])  # what would not be read is not taken in
     return bytes(frame)
 
 

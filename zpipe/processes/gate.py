@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zpipe.core.leases import Item, Lease, Leases, Refused
-from zpipe.processes.doors import Doors, Heard, Peer
+from zpipe.processes.doors import OWN, Doors, Heard, Peer
 from zpipe.processes.hands import Hands
 from zpipe.processes.trouble import Settled, pause_s
 from zpipe.values.context import Output
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 LOOK_S = 0.05  # between two looks at the workers of its own
 POLL_S = 1.0  # one who asks for items is answered after this, if with none
 TAKE_MAX = 4096  # items in one answer
+STILLBORN_MAX = 3  # workers of its own that die before one has asked for an item
 NAMES_MAX = 4096  # of those who have said theirs
 BURST = 500  # messages taken in before the links are looked after
 AHEAD = 16  # items that wait at the gate beyond those that are wanted
@@ -88,6 +89,8 @@ class Gate:
         self._worked_s = 0.0  # when one was done last
         self._said = 0
         self._look_s = 0.0  # when to look after the workers of its own
+        self._stillborn = 0  # of those that died before any has asked for an item
+        self._own_asked = False
         self.refused = 0
         self.is_open = False  # whether items are at hand that have no outcome
 
@@ -119,6 +122,7 @@ class Gate:
 
     def turn(self, now_s: float) -> bool:
         """Take in what has been said, and give out what there is; tells whether there was anything."""
+        self._doors.look()
         heard = self._doors.heard(BURST)
         for message in heard:
             self._hear(now_s, message)
@@ -148,6 +152,8 @@ class Gate:
     def close(self) -> None:
         """Tell those outside that nothing more comes."""
         until_s = time.monotonic() + END_S
+        for called in list(self._calls.values()):
+            self._reply(called, {"failed": [[called.id, "the run has ended"]]})
         for _ in range(self._doors.pullers):
             self._doors.push(self._frames({"over": True}, raw=False))
         told: set[Peer] = set()
@@ -195,6 +201,7 @@ class Gate:
         if asked.take:
             self._asking[heard.peer] = _Asking(min(asked.take, TAKE_MAX), asked.raw, now_s, due)
             self._seen_s[heard.peer] = now_s
+            self._own_asked = self._own_asked or heard.peer[0] == OWN
         elif not asked.call:
             self._send(heard.peer, {**due, **({} if asked.take is None else {"items": []}), **self._hello(asked)})
 
@@ -222,7 +229,9 @@ class Gate:
         refused = []
         for token in asked.busy:
             try:
-                self._leases.extend(now_s, token)
+                holder = self._leases.extend(now_s, token).holder
+                if holder in self._seen_s:
+                    self._seen_s[holder] = now_s
             except Refused as why:
                 refused.append([token, str(why)])
         for token, value, *output in asked.done:
@@ -291,6 +300,11 @@ class Gate:
 
     def _died(self, now_s: float, name: str, how: str) -> None:
         """Give what a worker of its own held to others at once."""
+        self._stillborn += not self._own_asked
+        if self._stillborn > STILLBORN_MAX:
+            raise StageError(
+                f"stage {self._stage.name!r}: its worker {name} {how} before it asked for an item: see its log"
+            )
         self._say(f"its worker {name} {how} and is started anew")
         for peer in [peer for peer, known in self._names.items() if known == name]:
             for lease in self._leases.drop(now_s, peer):
@@ -301,7 +315,8 @@ class Gate:
     def _expired(self, now_s: float, lease: Lease) -> None:
         item = lease.item
         who = "one who pulls" if lease.holder is None else self._names.get(lease.holder, "a worker")
-        if item.deaths >= self._stage.deaths:
+        reads = self._stage.role == "sink" and self._hands is None  # of a reader's death no item is to blame
+        if item.deaths >= self._stage.deaths and not reads:
             each_s = self._leases.lease_s
             self._close(item, StageError(f"{item.deaths} leases of {each_s:g} s ran out without a result"))
             return

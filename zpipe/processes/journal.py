@@ -45,13 +45,14 @@ class Journal:
 
         With `over` nothing more comes behind it.
         """
-        end, nbytes = self.end, self.nbytes
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
+                (last,) = self._db.execute("SELECT max(position) FROM items").fetchone()
+                end, nbytes = 0 if last is None else last + 1, self.nbytes
                 for id_, item in entries:
                     row = (end, id_, item)
-                    if self._db.execute("INSERT OR IGNORE INTO items VALUES (?, ?, ?)", row).rowcount:
+                    if self._db.execute("INSERT INTO items VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING", row).rowcount:
                         end += 1
                         nbytes += len(item)
                 if over:
@@ -61,7 +62,13 @@ class Journal:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise SaveError(f"the journal {self._path} cannot be written: {error}") from error
-        self.end, self.nbytes, self.over = end, nbytes, self.over or over
+            self.end, self.nbytes, self.over = end, nbytes, self.over or over
+
+    def knows(self, ids: Sequence[str]) -> bool:
+        """Tell whether all of these were taken in."""
+        with self._lock:
+            find = "SELECT 1 FROM items WHERE id = ?"
+            return all(self._db.execute(find, (id_,)).fetchone() is not None for id_ in ids)
 
     def read(self, position: int, most: int) -> list[bytes | None]:
         """Return the items from a position on; None in place of one that is kept no more."""
@@ -88,7 +95,7 @@ class Journal:
                 )
             except sqlite3.Error:
                 return  # it costs room, and is tried again with the next
-        self._kept, self.nbytes = position, self.nbytes - int(nbytes)
+            self._kept, self.nbytes = position, self.nbytes - int(nbytes)
 
     def close(self) -> None:
         """Close the file."""

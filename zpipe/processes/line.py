@@ -25,6 +25,7 @@ from zpipe.wire.outside import KEY, VERSION, Message
 AGAIN_S = 5.0  # what is not answered is asked again after this
 FIND_S = 10.0  # for a gate to be found
 LOOK_MS = 100
+BUSY_S = 0.2  # between two extensions of what is being read
 
 Answer = Future[Message]
 
@@ -47,6 +48,8 @@ class Line:
         self._wake = Wake()
         self._new: deque[tuple[str, _Asked]] = deque()
         self._asked: dict[str, _Asked] = {}
+        self.busy: tuple[str, ...] = ()  # tokens whose leases are to last on
+        self._busy_s = 0.0  # when that was said last
         self._ending = False
         self._thread = threading.Thread(target=self._serve, name="zpipe-line", daemon=True)
         self._thread.start()
@@ -93,6 +96,9 @@ class Line:
                         asked.due_s = now_s + AGAIN_S
                 again_s = min((asked.due_s for asked in self._asked.values()), default=now_s + AGAIN_S)
                 again_s = max(again_s, now_s + 0.01)  # where the socket takes no more now
+            if self.busy and now_s - self._busy_s >= BUSY_S:
+                self._busy_s = now_s
+                sockets.send(self._socket, encode_message({KEY: VERSION, "busy": list(self.busy)}, raw=False))
             while (received := sockets.receive(self._socket)) is not None:
                 self._take(received)
             if not self._new:

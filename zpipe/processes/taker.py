@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zpipe.processes.exits import EXIT_DONE, EXIT_FAILED
+from zpipe.processes.exits import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from zpipe.processes.targets import user_traceback
 from zpipe.processes.trouble import describe
 from zpipe.transport import sockets
@@ -77,6 +77,11 @@ class Taker:
         """Ask for nothing more, once what is at hand is done; from a signal's handler too."""
         self._ending.set()
 
+    @property
+    def is_ending(self) -> bool:
+        """Tell whether it was told to end."""
+        return self._ending.is_set()
+
     def close(self) -> None:
         """Hang up."""
         self._ending.set()
@@ -89,7 +94,7 @@ class Taker:
         if items and self._extender.ident is None:  # not before it is known how long a lease is
             self._extender.start()
         began_s = told_s = time.monotonic()
-        for token, item in items:
+        for k, (token, item) in enumerate(items):
             try:
                 result = call(item)
                 more = [result.name] if isinstance(result, Output) else []
@@ -101,6 +106,7 @@ class Taker:
             if now_s - told_s >= REPORT_S and token != items[-1][0]:
                 self._tell({"done": done, "failed": failed})
                 done, failed, told_s = [], [], now_s
+                self._busy = tuple(other for other, _ in items[k + 1 :])
         took_s = time.monotonic() - began_s
         self._busy = ()
         if items:
@@ -235,7 +241,7 @@ def work(
     call, hooks = made(run, folder, args)
     taker = Taker(endpoint, name=name, keys=keys)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: taker.end())
+        signal.signal(number, lambda *_: taker.end() if not taker.is_ending else os._exit(EXIT_INTERRUPTED))
     taker.run(call)
     if hooks is not None:
         hooks.close()

@@ -518,6 +518,8 @@ class WorkerProcess:
             self.worker.draining = self.desired == "drain"
         elif self.desired == "drain":
             self.worker.intake.stopping = True
+            if isinstance(self.outside, Entry):
+                self.outside.stopping = True
         if self.desired == "exit" or self.control.fenced:
             raise Dismissed
 
@@ -526,7 +528,7 @@ class WorkerProcess:
         assert self.stage is not None
         for lane, mark in watermarks.items():
             if int(lane) in self.stage.lanes:
-                entry.journal.forget(mark[0])
+                entry.journal.forget(min(mark[0], entry.made))  # the marks at the end have positions too
 
     def _may_leave(self, now_s: float) -> bool:
         """Tell whether a worker that was told to leave has nothing left to do, and its last ack has had its time."""

@@ -71,6 +71,9 @@ class PlayedDoors:
         """Return how many pull."""
         return len(self._crowd.pulling)
 
+    def look(self) -> None:
+        """Know who pulls already."""
+
     def push(self, frames: Sequence[Any]) -> bool:
         """Push work to whoever's turn it is."""
         return self._crowd.push(frames[0])
