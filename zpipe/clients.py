@@ -6,7 +6,7 @@ import itertools
 import os
 import secrets
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,10 @@ __all__ = ["Client", "Reply", "Service", "client", "pull", "push"]
 class Reply:
     """What becomes of one call."""
 
-    def __init__(self, future: Future[Any], timeout_s: float | None) -> None:
+    def __init__(self, future: Future[Any], timeout_s: float | None, drop: Callable[[], None]) -> None:
         self._future = future
         self._timeout_s = timeout_s
+        self._drop = drop
 
     @property
     def result(self) -> Any:
@@ -42,7 +43,7 @@ class Reply:
         try:
             return self._future.result(self._timeout_s)
         except TimeoutError:
-            self._future.cancel()
+            self._drop()
             raise CallError(f"no result within {self._timeout_s:g} s: give pipe() a longer timeout") from None
 
     @property
@@ -66,20 +67,24 @@ class Service:
 
         A call is made again when its worker dies.  Raises EncodeError for what cannot travel.
         """
-        return Reply(self.submit(item.result if isinstance(item, Reply) else item), timeout)
+        made, asked = self._submit(item.result if isinstance(item, Reply) else item)
+        return Reply(made, timeout, lambda: self._line.drop(asked))
 
     def submit(self, item: Any) -> Future[Any]:
         """Call the stage for an item, and return a future of its result, whose exception is a CallError.
 
         Any number of calls may be on their way; threads may share one service.
         """
+        return self._submit(item)[0]
+
+    def _submit(self, item: Any) -> tuple[Future[Any], Answer]:
         if self.role == "source":
             raise CallError(f"stage {self.name!r} is a source: put items there, call a stage behind it")
         made: Future[Any] = Future()
         made.set_running_or_notify_cancel()
         asked = self._line.ask({"call": [[next(self._ids), item]]})
         asked.add_done_callback(lambda answer: self._settle(made, answer))
-        return made
+        return made, asked
 
     def all(self, items: Iterable[Any], *, timeout: float | None = TIMEOUT_S) -> Iterator[Reply]:
         """Call the stage for each item, some of them ahead, and yield the replies in the order of the items."""

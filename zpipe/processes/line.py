@@ -71,6 +71,12 @@ class Line:
         self._wake.set()
         return asked.answer
 
+    def drop(self, answer: Answer) -> None:
+        """Ask no more for what nobody waits for."""
+        for tag, asked in list(self._asked.items()):
+            if asked.answer is answer:
+                self._asked.pop(tag, None)
+
     def close(self) -> None:
         """Hang up; what is not answered is not any more."""
         self._ending = True
@@ -79,6 +85,18 @@ class Line:
             self._thread.join()
 
     def _serve(self) -> None:
+        try:
+            self._speak()
+        finally:  # whatever ends it: nobody is to wait
+            self._ending = True
+            gone = CallError(f"the line to {self.endpoint} was closed")
+            for asked in (*self._asked.values(), *(asked for _, asked in self._new)):
+                if asked.answer.set_running_or_notify_cancel():
+                    asked.answer.set_exception(gone)
+            sockets.close(self._socket, linger_ms=100)
+            self._wake.close()
+
+    def _speak(self) -> None:
         poller = sockets.Poller()
         poller.register(self._socket, sockets.IN)
         poller.register(self._wake, sockets.IN)
@@ -91,10 +109,10 @@ class Line:
                 self._asked[tag] = asked
                 again_s = 0.0
             if now_s >= again_s:
-                for asked in self._asked.values():
+                for asked in list(self._asked.values()):
                     if now_s >= asked.due_s and sockets.send(self._socket, asked.frames):
                         asked.due_s = now_s + AGAIN_S
-                again_s = min((asked.due_s for asked in self._asked.values()), default=now_s + AGAIN_S)
+                again_s = min((asked.due_s for asked in list(self._asked.values())), default=now_s + AGAIN_S)
                 again_s = max(again_s, now_s + 0.01)  # where the socket takes no more now
             if self.busy and now_s - self._busy_s >= BUSY_S:
                 self._busy_s = now_s
@@ -103,12 +121,6 @@ class Line:
                 self._take(received)
             if not self._new:
                 poller.poll(max(1, min(LOOK_MS, int(1000 * (again_s - now_s)))))
-        gone = CallError(f"the line to {self.endpoint} was closed")
-        for asked in (*self._asked.values(), *(asked for _, asked in self._new)):
-            if asked.answer.set_running_or_notify_cancel():
-                asked.answer.set_exception(gone)
-        sockets.close(self._socket, linger_ms=100)
-        self._wake.close()
 
     def _take(self, frames: list[memoryview]) -> None:
         try:

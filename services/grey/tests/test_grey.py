@@ -179,6 +179,28 @@ def test_a_bad_arg_ends_the_run_with_one_line(place: Place) -> None:
     assert "ZPIPE_ARG_WIDTH is '0': give a number of pixels, at least 1" in done.err, done.err
 
 
+def test_the_client_calls_a_stage_of_any_kind(place: Place, tmp_path: Path) -> None:
+    program = built(tmp_path, "call", "call.c", "gate.c")
+    (place.folder / "words.py").write_text(
+        "import numpy as np\n\ndef told(text):\n"
+        "    if text == 'ouch':\n        raise ValueError('it hurts')\n"
+        "    return {'upper': text.upper(), 'n': [len(text), None]} if text else np.zeros((300, 400), np.float32)\n"
+    )
+    service = (
+        "[stage.texts]\nlisten = { call = 0 }\n"
+        '[stage.told]\nrun = "words:told"\nfrom = "texts"\nlisten = { call = 0 }\n'
+    )
+    run = place.start("run", place.pipeline(service))
+    argv = (str(program), gate_at(place, "told"), "word", "", "ouch")
+    done = Command(argv, place.folder, place.env).wait()
+    assert done.code == 1, done.err
+    assert done.out.splitlines() == [
+        '{"upper": "WORD", "n": [4, nil]}', "<array <f4 300 400>", 'call: "raised ValueError: it hurts"'
+    ]  # fmt: skip
+    run.interrupt()
+    assert run.wait().code == 130
+
+
 def test_the_golden_vectors_are_read_as_they_are_meant(tmp_path: Path) -> None:
     program = built(tmp_path, "vectors", "tests/vectors.c", "gate.c")
     vectors = json.loads((ROOT / "tests/conformance/outside.json").read_text(encoding="utf-8"))["messages"]

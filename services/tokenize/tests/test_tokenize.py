@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.gates import Worker, gate_at, kill_gate, wait_for_lines
-from tests.real import ROOT, Command, Place, lines
+from tests.real import ROOT, Command, Done, Place, lines
 
 HERE = Path(__file__).parents[1]
 STAGES = """
@@ -136,3 +136,39 @@ def test_the_modules_are_those_that_the_package_names() -> None:
         assert there["version"] == version
     assert "services/tokenize/tokenize.js" in (HERE / "README.md").read_text()
     assert (ROOT / "services/tokenize/tokenize.js").is_file()
+
+
+SERVICE = """
+[stage.texts]
+listen = { call = 0 }
+[stage.tokenize]
+cmd = ["node", "TOKENIZE"]
+from = "texts"
+listen = { call = 0 }
+[stage.out]
+run = "zpipe.sinks:jsonl"
+from = "tokenize"
+args = { path = "out.jsonl" }
+"""
+
+
+def test_the_client_calls_and_puts(place: Place) -> None:
+    run = place.start("run", place.pipeline(SERVICE.replace("TOKENIZE", str(HERE / "tokenize.js"))))
+
+    def client(stage: str, *argv: str) -> Done:
+        return Command(("node", str(HERE / "client.js"), gate_at(place, stage), *argv), place.folder, place.env).wait()
+
+    called = client("tokenize", "call", '"Some text"', '{"text": "More of it", "n": 7}')
+    assert [json.loads(line) for line in called.out.splitlines()] == [
+        ["some", "text"],
+        {"text": "More of it", "n": 7, "words": ["more", "of", "it"]},
+    ]
+    failed = client("tokenize", "call", "7")
+    assert (failed.code, failed.err.startswith("client: ")) == (1, True)
+    (place.folder / "texts.jsonl").write_text("".join(f'"text {k}"\n' for k in range(600)))
+    assert client("texts", "put", "texts.jsonl", "mine").out == "600 put\n"
+    assert "has its items from other stages" in client("tokenize", "put", "texts.jsonl").err
+    assert client("texts", "put", "texts.jsonl", "mine", "--end").out == "600 put\n"
+    done = run.wait()
+    assert done.code == 0, done.err
+    assert sorted(lines(done.folder / "out.jsonl")) == sorted(["text", str(k)] for k in range(600))
