@@ -114,10 +114,12 @@ class Service:
                 block, nbytes = [], 0
             while len(asked) > PUT_AHEAD:
                 _stored(asked.popleft())
-        if block or end:
-            asked.append(self._line.ask({"put": block, "end": end}))
+        if block:
+            asked.append(self._line.ask({"put": block}))
         for answer in asked:
             _stored(answer)
+        if end:  # once all are there
+            _stored(self._line.ask({"end": True}))
         return count
 
     def _settle(self, made: Future[Any], answer: Answer) -> None:

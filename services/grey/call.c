@@ -81,16 +81,18 @@ int main(int argc, char **argv)
         return 2;
     }
     static struct message message;
+    static char self[80]; /* that no other has */
+    snprintf(self, sizeof self, "call %ld %" PRIdMAX, (long)getpid(), (intmax_t)time(NULL));
     struct gate gate;
-    open_gate(&gate, argv[1]);
+    open_gate(&gate, argv[1], self);
     msgpack_sbuffer buffer;
     msgpack_sbuffer_init(&buffer);
     msgpack_packer packer;
     msgpack_packer_init(&packer, &buffer, msgpack_sbuffer_write);
     int status = 0;
     for (int k = 2; k < argc; k++) {
-        char id[80]; /* this call is another than those of a call before */
-        snprintf(id, sizeof id, "%ld:%" PRIdMAX ":%d", (long)getpid(), (intmax_t)time(NULL), k);
+        char id[20];
+        snprintf(id, sizeof id, "%d", k);
         msgpack_sbuffer_clear(&buffer);
         msgpack_pack_map(&packer, 3);
         pack_text(&packer, "zpipe");

@@ -22,12 +22,14 @@ static void dial(struct gate *gate)
     gate->socket = zmq_socket(gate->context, ZMQ_REQ);
     zmq_setsockopt(gate->socket, ZMQ_RCVTIMEO, &wait_ms, sizeof wait_ms);
     zmq_setsockopt(gate->socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
+    if (gate->id) zmq_setsockopt(gate->socket, ZMQ_ROUTING_ID, gate->id, strlen(gate->id));
     if (zmq_connect(gate->socket, gate->address) < 0) fail(gate->address);
 }
 
-void open_gate(struct gate *gate, const char *address)
+void open_gate(struct gate *gate, const char *address, const char *id)
 {
     gate->address = address;
+    gate->id = id;
     gate->context = zmq_ctx_new();
     dial(gate);
 }

@@ -25,11 +25,12 @@ struct array {
 };
 
 struct gate {
-    const char *address;
+    const char *address, *id;
     void *context, *socket;
 };
 
-void open_gate(struct gate *gate, const char *address);
+/* With an `id`, which nobody else has, a gate knows a later connection for the same: so a call that is asked again. */
+void open_gate(struct gate *gate, const char *address, const char *id);
 void close_gate(struct gate *gate);
 
 /* Ask, with a frame of `size` bytes behind the map where `data` is not NULL; once more, over a new connection, while

@@ -193,7 +193,7 @@ int main(int argc, char **argv)
     outcome.width = side_of("ZPIPE_ARG_WIDTH", 64);
     outcome.image = malloc(outcome.height * outcome.width);
     struct gate gate;
-    open_gate(&gate, address);
+    open_gate(&gate, address, NULL);
     msgpack_sbuffer buffer;
     msgpack_sbuffer_init(&buffer);
     msgpack_packer packer;

@@ -47,8 +47,9 @@ export class Client {
       block = [];
       if (asked.length > PUT_AHEAD) await asked.shift();
     }
-    if (block.length || end) asked.push(this.#put({ put: block, end }));
+    if (block.length) asked.push(this.#put({ put: block }));
     await Promise.all(asked);
+    if (end) await this.#put({ end }); // once all are there
     return count;
   }
 

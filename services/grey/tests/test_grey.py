@@ -182,8 +182,9 @@ def test_a_bad_arg_ends_the_run_with_one_line(place: Place) -> None:
 def test_the_client_calls_a_stage_of_any_kind(place: Place, tmp_path: Path) -> None:
     program = built(tmp_path, "call", "call.c", "gate.c")
     (place.folder / "words.py").write_text(
-        "import numpy as np\n\ndef told(text):\n"
+        "import time\nimport numpy as np\n\ndef told(text):\n"
         "    if text == 'ouch':\n        raise ValueError('it hurts')\n"
+        "    if text == 'slow':\n        time.sleep(6)\n"
         "    return {'upper': text.upper(), 'n': [len(text), None]} if text else np.zeros((300, 400), np.float32)\n"
     )
     service = (
@@ -191,11 +192,12 @@ def test_the_client_calls_a_stage_of_any_kind(place: Place, tmp_path: Path) -> N
         '[stage.told]\nrun = "words:told"\nfrom = "texts"\nlisten = { call = 0 }\n'
     )
     run = place.start("run", place.pipeline(service))
-    argv = (str(program), gate_at(place, "told"), "word", "", "ouch")
+    argv = (str(program), gate_at(place, "told"), "word", "", "ouch", "slow")
     done = Command(argv, place.folder, place.env).wait()
     assert done.code == 1, done.err
     assert done.out.splitlines() == [
-        '{"upper": "WORD", "n": [4, nil]}', "<array <f4 300 400>", 'call: "raised ValueError: it hurts"'
+        '{"upper": "WORD", "n": [4, nil]}', "<array <f4 300 400>", 'call: "raised ValueError: it hurts"',
+        '{"upper": "SLOW", "n": [4, nil]}',
     ]  # fmt: skip
     run.interrupt()
     assert run.wait().code == 130
