@@ -17,6 +17,7 @@ import zmq
 import zpipe as zp
 from tests.integration.test_runs import balanced
 from tests.real import Command, Place, lines, wait_until
+from zpipe.core.limits import Limits
 
 WORK = """
 import sys, time
@@ -318,11 +319,10 @@ def test_tokens_that_are_good_for_nothing_are_refused_and_say_why(work: Place) -
 
 
 def test_a_lease_lasts_on_while_the_worker_says_that_it_is_busy(work: Place) -> None:
-    run = work.start("run", work.pipeline(stream("listen = { call = 0, lease_s = 0.4 }", count=1)))
+    run = work.start("run", work.pipeline(stream("listen = { call = 0, lease_s = 2.0 }", count=1)))
     with Taker(gate_of(work)) as taker, Taker(gate_of(work)) as other:
         ((token, x),) = taker.take()
-        for _ in range(3):  # each waits for a second
-            taker.socket.setsockopt(zmq.RCVTIMEO, 20_000)
+        for _ in range(3):  # each waits for a second, and all for longer than a lease
             other.socket.send(msgpack.packb({"zpipe": 1, "take": 1}))
             while not other.socket.poll(100):
                 assert "refused" not in taker.ask(busy=[token])
@@ -402,8 +402,7 @@ def test_bare_items_are_taken_in_and_nonsense_is_not(work: Place) -> None:
 
 
 def test_a_port_that_is_taken_and_a_host_that_is_not_ours_are_said(work: Place) -> None:
-    with Taker("tcp://127.0.0.1:9") as taker:
-        other = taker.context.socket(zmq.REP)
+    with zmq.Context() as context, context.socket(zmq.REP) as other:
         port = other.bind_to_random_port("tcp://127.0.0.1")
         done = work.run("run", work.pipeline(stream(f"listen = {{ call = {port} }}")))
     assert done.code == 1
@@ -440,19 +439,26 @@ def test_who_connects_to_nothing_says_so(work: Place) -> None:
 
 
 def test_what_was_put_is_there_after_an_interruption_too(work: Place) -> None:
-    text = ENTRY.replace("ordered = true", "") + f'[stage.slow]\nfrom = "entry"\n{CALL}\n'
-    run = work.start("run", work.pipeline(text))
-    zp.push(gate_of(work, "entry"), range(600), name="mine")
-    run.interrupt()  # nobody does `slow`: it stops in the middle
-    run.says("again to stop now")
-    run.interrupt()
-    run.wait()
+    """More than a source makes before its first ack, so that some of it waits in the journal when the source stops."""
+    count = 2 * Limits().source_items
+    text = ENTRY.replace('from = "entry"', 'from = "slow"').replace("ordered = true", "")
+    run = work.start("run", work.pipeline(f'{text}[stage.slow]\nfrom = "entry"\n{CALL}\n'))
+    zp.push(gate_of(work, "entry"), range(count), name="mine")
+    with Taker(gate_of(work, "slow")) as taker:
+        items = taker.take()
+        run.interrupt()
+        run.says("again to stop now")
+        with pytest.raises(zp.CallError, match="stops: put it again when the run was resumed"):
+            zp.push(gate_of(work, "entry"), [1], name="more")
+        taker.work(lambda x: x, items)
+    assert run.wait().code == 130
+    assert 0 < len(lines(folder_of(work) / "out.jsonl")) < count
     run = work.start("run", "t.toml", "--resume")
-    with outside(work, "work:square", gate_of(work, "slow")):
-        assert zp.push(gate_of(work, "entry"), range(600), name="mine", end=True) == 600
+    with outside(work, "work:loud", gate_of(work, "slow")):
+        assert zp.push(gate_of(work, "entry"), [], end=True) == 0
         done = run.wait()
     assert done.code == 0, done.err
-    assert sorted(lines(folder_of(work) / "out.jsonl")) == list(range(600))
+    assert sorted(lines(folder_of(work) / "out.jsonl")) == list(range(count))
 
 
 def test_what_is_put_again_behind_the_end_was_stored(work: Place) -> None:
@@ -492,13 +498,13 @@ def test_workers_of_its_own_that_cannot_start_end_the_run(work: Place) -> None:
 
 
 def test_a_slow_reader_of_a_sink_keeps_what_it_reads(work: Place) -> None:
-    text = ENTRY.replace("ordered = true", "") + '[stage.tell]\nfrom = "entry"\nlisten = { call = 0, lease_s = 0.5 }\n'
+    text = ENTRY.replace("ordered = true", "") + '[stage.tell]\nfrom = "entry"\nlisten = { call = 0, lease_s = 2.0 }\n'
     run = work.start("run", work.pipeline(text))
     zp.push(gate_of(work, "entry"), [7], end=True)
     items = zp.pull(gate_of(work, "tell"))
     assert next(items) == 7
     with Taker(gate_of(work, "tell")) as other:
-        for _ in range(2):  # each for a second, twice a lease
+        for _ in range(3):  # each for a second, and all for longer than a lease
             assert other.ask(take=1)["items"] == []
     assert list(items) == []
     assert run.wait().code == 0

@@ -54,7 +54,7 @@ def table(age_s: float, *rows: dict[str, Any], memory: str = "", worked: bool = 
     stages = [
         {
             "name": name, "role": roles[name], "reads": list(CHAIN[max(0, k - 1) : k]),
-            "scales": name not in ("load", memory), "counters": {"done": done[name] or int(worked)},
+            "scales": name not in ("load", memory), "gate": False, "counters": {"done": done[name] or int(worked)},
         }
         for k, name in enumerate(CHAIN)
     ]  # fmt: skip

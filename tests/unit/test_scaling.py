@@ -118,7 +118,8 @@ class Run:
             "sources": [{"complete": False}], "workers": rows, **self.more,
             "stages": [
                 {
-                    "name": name, "role": role, "reads": reads, "scales": role != "source", "counters": {"done": 1},
+                    "name": name, "role": role, "reads": reads, "scales": role != "source", "gate": False,
+                    "counters": {"done": 1},
                     "wanted": self.wanted if name == "work" else None, "pinned": self.pinned and name == "work",
                 }
                 for name, role, reads in names

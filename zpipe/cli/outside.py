@@ -78,9 +78,7 @@ def pull(
 @click.argument("stage")
 @click.argument("items", metavar="[ITEM]...", nargs=-1)
 @click.option("--file", "sources", metavar="FILE", multiple=True, help="Call for each item of it; - is stdin.")
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER", help="A file for each result."
-)
+@_out
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=60.0, show_default=True, metavar="S",
               help="Seconds to wait for each.")  # fmt: skip
 @_connect

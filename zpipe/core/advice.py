@@ -166,7 +166,7 @@ def _spent(before: Table, table: Table) -> dict[str, list[_Spent]]:
 def _look(row: Table, table: Table, spent: Sequence[_Spent]) -> StageLook:
     workers = [worker for worker in table["workers"] if worker["stage"] == row["name"]]
     look = StageLook(
-        row["name"], row["role"], scales=row["scales"], gate=row.get("gate", False),
+        row["name"], row["role"], scales=row["scales"], gate=row["gate"],
         workers=sum(worker["state"] != "drain" for worker in workers),
         queued=sum(worker["counters"].get("queued", 0) for worker in workers),
     )  # fmt: skip

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zpipe.processes.system import die_with
+from zpipe.processes.system import spawn
 from zpipe.transport import sockets
 from zpipe.values.errors import StageError
 
@@ -59,10 +59,7 @@ class Child:
         self._watch_process()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        parent = os.getpid()
-        return subprocess.Popen(
-            self._cmd, cwd=self._folder, env=self._env, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(parent)
-        )  # fmt: skip
+        return spawn(self._cmd, self._folder, self._env)
 
     def _watch_process(self) -> None:
         self._pidfd = os.pidfd_open(self._process.pid)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from zpipe.values.errors import ConfigError, StageError
 KINDS: tuple[OutsideKind, ...] = ("call", "push", "pull")
 
 OWN = b""  # in place of an identity: who has come by the door of the gate's own workers
+SAID_MAX = 20  # lines of what is said often
 HEARD_BYTES = 64 << 20  # beyond which nothing more is taken in at once
 EVERY = "0.0.0.0"  # in an endpoint: every address of this host
 
@@ -38,6 +40,30 @@ class Heard:
         self.frames = frames
         self.address = address
         self.peer = peer
+
+
+class Refusals:
+    """What a gate refuses or misses: counted, and said in its log of the first."""
+
+    def __init__(self, stage: str) -> None:
+        self.count = 0
+        self._stage = stage
+        self._said = 0
+
+    def refuse(self, who: str, what: str, count: int = 1) -> None:
+        """Note that something was refused that somebody said."""
+        self.count += count
+        self.say_of_many(f"refused what {who} says: {what}")
+
+    def say_of_many(self, text: str) -> None:
+        """Say what is said often, unless it has been."""
+        self._said += 1
+        if self._said <= SAID_MAX:
+            self.say(text)
+
+    def say(self, text: str) -> None:
+        """Say something."""
+        print(f"zpipe: gate of {self._stage!r}: {text}", file=sys.stderr, flush=True)
 
 
 class Doors:
@@ -64,7 +90,7 @@ class Doors:
                 f"stage {stage!r} listens at {host}, which is not of this machine alone, and there are no keys: make "
                 "them with zpipe keys, or say --insecure to let everyone in who reaches it"
             )
-        noted = folder.path / "gates" / f"{stage.replace('/', '_')}.json"
+        noted = folder.path / "gates" / f"{stage}.json"
         before: dict[str, str] = {}
         with suppress(OSError, ValueError):
             before = json.loads(noted.read_text(encoding="utf-8"))
@@ -117,9 +143,8 @@ class Doors:
                 if kind == "pull":
                     found.append(Heard(frames, address, None))
                     continue
-                start = 2 if len(frames) > 2 and not len(frames[1]) else 1
-                peer = tuple(bytes(frame) for frame in frames[:start])
-                found.append(Heard(frames[start:] or (b"",), address, (OWN, *peer) if kind == "own" else peer))
+                peer, frames = sockets.asker(frames)
+                found.append(Heard(frames, address, (OWN, *peer) if kind == "own" else peer))
         return found
 
     def answer(self, peer: Peer, frames: Sequence[Buffer]) -> bool:

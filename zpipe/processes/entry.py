@@ -5,16 +5,18 @@ A thread takes them in, whatever the rest of the worker does; what `replay` is t
 
 from __future__ import annotations
 
-import sys
+import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from zpipe.processes.doors import Doors, Heard
+from zpipe.processes.doors import Doors, Heard, Refusals
 from zpipe.processes.journal import Journal
 from zpipe.processes.patience import Patience
+from zpipe.processes.runfolder import DATABASE
 from zpipe.transport.waiting import Waiter
 from zpipe.transport.wake import Wake
 from zpipe.values.errors import EncodeError, ProtocolError, SaveError, StageError, ZpipeError
@@ -26,7 +28,7 @@ READ_ITEMS = 256  # taken from the journal at once
 KEPT_MAX = 4 << 30  # bytes in the journal that are not settled, beyond which those who put have to wait
 LOOK_MS = 100
 LEAVE_S = 1.0  # for what was said last to be on its way
-SAID_MAX = 20
+FORGET_S = 1.0  # between two times that what is settled is let go
 
 
 class Entry:
@@ -34,16 +36,23 @@ class Entry:
 
     def __init__(self, stage: str, folder: Path) -> None:
         self.stage = stage
-        self.journal = Journal(folder / "journal" / f"{stage.replace('/', '_')}.sqlite")
-        self.refused = 0
+        self.journal = Journal(folder / "journal" / f"{stage}.sqlite")
         self.stopping = False  # nothing more is taken in, since the run is to end
-        self.made = 0  # the position of what is yielded next
-        self._said = 0
+        self.settled = 0  # positions of the source that are, as the registry has stored
+        self._folder = folder
+        self._forget_s = 0.0  # not before
+        self._made = 0  # the position of what is yielded next
+        self._log = Refusals(stage)
         self._arrived = threading.Condition()
         self._error: ZpipeError | None = None
         self._ending = False
         self._wake = Wake()
         self._thread: threading.Thread | None = None
+
+    @property
+    def refused(self) -> int:
+        """Return how much was refused of what was said."""
+        return self._log.count
 
     def open(self, doors: Doors, poller: Waiter) -> None:
         """Begin to take in what is said at the doors; `poller` waits for them."""
@@ -54,13 +63,13 @@ class Entry:
 
     def __call__(self, start: int = 0) -> Iterator[Any]:
         """Yield the items from a position on, until it was said that no more come."""
-        position = self.made = start
+        position = self._made = start
         while True:
             over = self.journal.over  # first: what it is the end of is there then
             found = self.journal.read(position, READ_ITEMS)
             for item in found:
-                position = self.made = position + 1
-                yield None if item is None else decode_message([item])
+                position = self._made = position + 1
+                yield decode_message([item])
             if found:
                 continue
             if over:
@@ -77,11 +86,27 @@ class Entry:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(LEAVE_S)
+        self.journal.close()
+
+    def _forget(self) -> None:
+        """Let go of what is settled, once no loss of power can make the registry forget that it is.
+
+        Its database is synced now and then only; a sync of the same file by any process will do.
+        """
+        settled = min(self.settled, self._made)  # the marks at the end have positions of the source, too
+        if settled <= self.journal.kept or time.monotonic() < self._forget_s:
+            return
+        self._forget_s = time.monotonic() + FORGET_S
+        for name in (DATABASE, f"{DATABASE}-wal"):
+            with suppress(FileNotFoundError), open(self._folder / name, "rb") as file:
+                os.fsync(file.fileno())
+        self.journal.forget(settled)
 
     def _serve(self) -> None:
         patience = Patience()
         try:
             while not self._ending:
+                self._forget()
                 if self.journal.nbytes > KEPT_MAX:
                     time.sleep(LOOK_MS / 1000)
                 elif heard := self._doors.heard(BURST):
@@ -105,7 +130,7 @@ class Entry:
                 new = [(id_, _encoded(item)) for id_, item in asked.put]
                 new += [(None, _encoded(item)) for item in asked.items]
             except (ProtocolError, EncodeError) as error:
-                self._complain(message, str(error))
+                self._log.refuse(message.address, str(error))
                 answers.append((message, {**tag_of(message.frames), "error": str(error)}))
                 continue
             entries += new
@@ -118,7 +143,7 @@ class Entry:
                 pause_s = patience.pause_s(error)
                 if pause_s is None:
                     raise
-                self._say(f"{error}: whoever puts has to wait")
+                self._log.say(f"{error}: whoever puts has to wait")
                 time.sleep(pause_s)
             else:
                 patience.over()
@@ -151,15 +176,6 @@ class Entry:
         if asked.stage is not None:
             answer |= {"stage": self.stage, "role": "source", **self._doors.endpoints}
         return answer
-
-    def _complain(self, message: Heard, what: str) -> None:
-        self.refused += 1
-        self._said += 1
-        if self._said <= SAID_MAX:
-            self._say(f"refused what {message.address} says: {what}")
-
-    def _say(self, text: str) -> None:
-        print(f"zpipe: gate of {self.stage!r}: {text}", file=sys.stderr, flush=True)
 
 
 def _encoded(item: Any) -> bytes:

@@ -6,7 +6,6 @@ Callers outside ask the same workers.  Who holds what is for `core.leases`, how 
 from __future__ import annotations
 
 import secrets
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zpipe.core.leases import Item, Lease, Leases, Refused
-from zpipe.processes.doors import OWN, Doors, Heard, Peer
+from zpipe.processes.doors import OWN, Doors, Heard, Peer, Refusals
 from zpipe.processes.hands import Hands
 from zpipe.processes.trouble import Settled, pause_s
 from zpipe.values.context import Output
@@ -34,7 +33,6 @@ STILLBORN_MAX = 3  # workers of its own that die before one has asked for an ite
 NAMES_MAX = 4096  # of those who have said theirs
 BURST = 500  # messages taken in before the links are looked after
 AHEAD = 16  # items that wait at the gate beyond those that are wanted
-SAID_MAX = 20  # refusals that are worth a line
 SEEN_S = 2.0  # who has asked since then is told of the end,
 END_S = 1.5  # within this
 TOKEN_BYTES = 8
@@ -87,17 +85,16 @@ class Gate:
         self._tokens: list[str] = []  # drawn, and not used yet
         self._done = 0  # items since the last turn
         self._worked_s = 0.0  # when one was done last
-        self._said = 0
         self._look_s = 0.0  # when to look after the workers of its own
         self._stillborn = 0  # of those that died before any has asked for an item
         self._own_asked = False
-        self.refused = 0
         self.is_open = False  # whether items are at hand that have no outcome
 
     def open(self, caller: Caller, doors: Doors, lease_s: float, hands: Hands | None = None) -> None:
         """Begin, with what the worker has made meanwhile; `hands` are the workers that the gate has itself."""
         self._caller, self._worker, self._doors = caller, caller.worker, doors
         stage = self._stage = caller.stage
+        self._log = self._made_log(stage.name)
         self._leases = Leases(self._make_token, lease_s=lease_s, timeout_s=stage.timeout)
         self._hands = hands
 
@@ -105,6 +102,14 @@ class Gate:
     def workers(self) -> int:
         """Return how many have asked for items lately, or pull them."""
         return len(self._seen_s) + self._doors.pullers
+
+    @property
+    def refused(self) -> int:
+        """Return how much was refused of what was said."""
+        return self._log.count
+
+    def _made_log(self, stage: str) -> Refusals:
+        return Refusals(stage)
 
     def _make_token(self) -> str:
         if not self._tokens:
@@ -128,8 +133,8 @@ class Gate:
             self._hear(now_s, message)
         if self._hands is not None and now_s >= self._look_s:
             self._look_s = now_s + LOOK_S
-            for name, how in self._hands.look(now_s):
-                self._died(now_s, name, how)
+            for hand, ended, _ in self._hands.look(now_s):
+                self._died(now_s, hand.name, str(ended))
         for lease in self._leases.expire(now_s):
             self._expired(now_s, lease)
         self._write_off()
@@ -252,14 +257,8 @@ class Gate:
         return refused
 
     def _complain(self, heard: Heard, what: str, count: int = 1) -> None:
-        self.refused += count
-        self._said += 1
-        if self._said <= SAID_MAX:
-            who = self._names.get(heard.peer, "") if heard.peer is not None else ""
-            self._say(f"refused what {who + ' at ' if who else ''}{heard.address} says: {what}")
-
-    def _say(self, text: str) -> None:
-        print(f"zpipe: gate of {self._stage.name!r}: {text}", file=sys.stderr, flush=True)
+        name = self._names.get(heard.peer, "") if heard.peer is not None else ""
+        self._log.refuse(f"{name} at {heard.address}" if name else heard.address, what, count)
 
     # -- outcomes -----------------------------------------------------------------------------------
 
@@ -305,7 +304,7 @@ class Gate:
             raise StageError(
                 f"stage {self._stage.name!r}: its worker {name} {how} before it asked for an item: see its log"
             )
-        self._say(f"its worker {name} {how} and is started anew")
+        self._log.say(f"its worker {name} {how} and is started anew")
         for peer in [peer for peer, known in self._names.items() if known == name]:
             for lease in self._leases.drop(now_s, peer):
                 self._expired(now_s, lease)
@@ -320,10 +319,9 @@ class Gate:
             each_s = self._leases.lease_s
             self._close(item, StageError(f"{item.deaths} leases of {each_s:g} s ran out without a result"))
             return
-        self._said += 1
-        if self._said <= SAID_MAX:
-            held_s = now_s - lease.since_s
-            self._say(f"{who} has held {self._what(item)} for {held_s:.1f} s and says nothing: it is given to others")
+        held_s = now_s - lease.since_s
+        said = f"{who} has held {self._what(item)} for {held_s:.1f} s and says nothing: it is given to others"
+        self._log.say_of_many(said)
         self._leases.again(item, now_s)
 
     def _what(self, item: Item) -> str:

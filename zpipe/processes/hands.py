@@ -1,6 +1,6 @@
-"""The workers that a gate starts itself, for a stage with `listen` and code: each is one more at its address.
+"""Processes that work at a gate, kept alive: those that a gate starts itself, or one command line several of.
 
-Kept alive as a supervisor keeps workers alive; what they do is between them and the gate.
+What they do is between them and the gate.
 """
 
 from __future__ import annotations
@@ -10,77 +10,83 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zpipe.processes.child import environment
-from zpipe.processes.system import die_with
+from zpipe.processes.child import Ended, environment
+from zpipe.processes.system import spawn
 from zpipe.values.errors import StageError
 from zpipe.values.plan import StagePlan
 
 PAUSE_S, PAUSE_MAX_S = 0.1, 5.0  # before one that died is started anew, doubling
 WELL_S = 10.0  # one that lived for so long has got over it
 END_S = 2.0  # for one that was told that nothing more comes
+LOOK_S = 0.02
+
+Process = subprocess.Popen[bytes]
 
 
 @dataclass
-class _Hand:
+class Hand:
+    """One of them and its lives; no further one where `due_s` is None."""
+
     name: str
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     began_s: float = 0.0
-    due_s: float = 0.0
+    due_s: float | None = 0.0
     pause_s: float = PAUSE_S
-    told: bool = False  # to end
 
 
 class Hands:
-    """`n` processes of a stage's `run` or `cmd`, that ask for items at `endpoint`."""
+    """Processes by name; `start` starts one."""
 
-    def __init__(self, stage: StagePlan, folder: Path, endpoint: str) -> None:
-        self._stage = stage
-        self._folder = folder
-        self._endpoint = endpoint
-        self._hands = [_Hand(f"{stage.name}#{n + 1}") for n in range(stage.crew)]
+    def __init__(self, names: Iterable[str], start: Callable[[str], Process]) -> None:
+        self._start = start
+        self.hands = [Hand(name) for name in names]
 
-    def look(self, now_s: float) -> list[tuple[str, str]]:
-        """Start those that are to run and do not; returns the names of those that have died, and how."""
-        died = []
-        for hand in self._hands:
+    def look(self, now_s: float) -> list[tuple[Hand, Ended, float]]:
+        """Start those that are due; returns those that have ended since, how, and how long they have lived."""
+        ended = []
+        for hand in self.hands:
             if hand.process is not None and (status := hand.process.poll()) is not None:
-                hand.process = None
-                well = now_s - hand.began_s >= WELL_S
-                hand.pause_s = PAUSE_S if well else min(2 * hand.pause_s, PAUSE_MAX_S)
-                hand.due_s = now_s + hand.pause_s
-                died.append((hand.name, _how(status)))
-            if hand.process is None and now_s >= hand.due_s:
-                hand.began_s, hand.process = now_s, self._start(hand.name)
-        return died
+                lived_s = now_s - hand.began_s
+                hand.pause_s = PAUSE_S if lived_s >= WELL_S else min(2 * hand.pause_s, PAUSE_MAX_S)
+                hand.process, hand.due_s = None, now_s + hand.pause_s
+                ended.append((hand, Ended(status), lived_s))
+            elif hand.process is None and hand.due_s is not None and now_s >= hand.due_s:
+                hand.process, hand.began_s = self._start(hand.name), now_s
+        return ended
 
-    def _start(self, name: str) -> subprocess.Popen[bytes]:
-        stage, parent = self._stage, os.getpid()
-        argv = list(stage.cmd) or [
-            sys.executable, "-m", "zpipe.processes.taker", stage.run, "--folder", str(self._folder),
-        ]  # fmt: skip
-        env = {**os.environ, **environment(self._endpoint, stage.args), "ZPIPE_NAME": name}
-        try:
-            return subprocess.Popen(
-                argv, cwd=self._folder, env=env, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(parent)
-            )  # fmt: skip
-        except OSError as error:
-            raise StageError(
-                f"stage {stage.name!r}: cannot start {argv[0]!r}: {(error.strerror or str(error)).lower()}"
-            ) from None
+    @property
+    def living(self) -> list[Process]:
+        """Return those that run."""
+        return [hand.process for hand in self.hands if hand.process is not None]
 
     def close(self) -> None:
         """Wait for those that were told that nothing more comes, and end the others."""
-        for hand in self._hands:
-            if hand.process is not None:
-                try:
-                    hand.process.wait(END_S)
-                except subprocess.TimeoutExpired:
-                    hand.process.kill()
-                    hand.process.wait()
+        until_s = time.monotonic() + END_S
+        for process in self.living:
+            try:
+                process.wait(max(0.0, until_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def crew_of(stage: StagePlan, folder: Path, endpoint: str) -> Hands:
+    """Return the workers that a gate has itself: processes of its stage's `run` or `cmd` that ask at `endpoint`."""
+    argv = list(stage.cmd) or [sys.executable, "-m", "zpipe.processes.taker", stage.run, "--folder", str(folder)]
+    env = {**os.environ, **environment(endpoint, stage.args)}
+
+    def start(name: str) -> Process:
+        try:
+            return spawn(argv, folder, {**env, "ZPIPE_NAME": name})
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise StageError(f"stage {stage.name!r}: cannot start {argv[0]!r}: {why}") from None
+
+    return Hands([f"{stage.name}#{n + 1}" for n in range(stage.crew)], start)
 
 
 def keep(argv: Sequence[str], n: int) -> int:
@@ -91,35 +97,21 @@ def keep(argv: Sequence[str], n: int) -> int:
     told: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: told.append(number))
-    parent = os.getpid()
-    hands = [_Hand(str(k)) for k in range(n)]
-    code = 0
-    while hands:
-        now_s = time.monotonic()
-        for hand in list(hands):
-            if hand.process is None and now_s >= hand.due_s:
-                hand.began_s = now_s
-                hand.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(parent))
-            if hand.process is None or (status := hand.process.poll()) is None:
+    hands = Hands(map(str, range(n)), lambda _: spawn(argv, Path.cwd(), os.environ))
+    code, is_ending = 0, False
+    while hands.living or any(hand.due_s is not None for hand in hands.hands):
+        for hand, ended, lived_s in hands.look(time.monotonic()):
+            if ended.status == 0 or is_ending:
+                hand.due_s = None
                 continue
-            if status == 0 or told or code:
-                hands.remove(hand)
-                continue
-            print(f"zpipe: a worker {_how(status)}", file=sys.stderr, flush=True)
-            if status > 0 and now_s - hand.began_s < WELL_S:
-                code = status
-                told.append(signal.SIGTERM)
-            hand.process, hand.due_s = None, now_s + hand.pause_s
-            hand.pause_s = PAUSE_S if now_s - hand.began_s >= WELL_S else min(2 * hand.pause_s, PAUSE_MAX_S)
-        if told:
-            for hand in hands:
-                if hand.process is not None and not hand.told:
-                    hand.told = True
-                    hand.process.terminate()
-            hands = [hand for hand in hands if hand.process is not None]
-        time.sleep(0.02)
+            print(f"zpipe: a worker {ended}", file=sys.stderr, flush=True)
+            if ended.status > 0 and lived_s < WELL_S:
+                code = code or ended.status
+        if (told or code) and not is_ending:
+            is_ending = True
+            for hand in hands.hands:
+                hand.due_s = None
+            for process in hands.living:
+                process.terminate()
+        time.sleep(LOOK_S)
     return code
-
-
-def _how(status: int) -> str:
-    return f"exited {status}" if status >= 0 else f"was killed by {signal.Signals(-status).name}"

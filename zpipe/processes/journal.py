@@ -38,7 +38,7 @@ class Journal:
             raise SaveError(f"the journal {path} cannot be opened: {error}") from error
         self.end = 0 if last is None else last + 1  # the position of what comes next
         self.nbytes = int(nbytes)  # of the items that are kept
-        self._kept = 0  # position of the first of them
+        self.kept = 0  # position of the first of them, as far as is known
 
     def add(self, entries: Sequence[tuple[str | None, bytes]], *, over: bool = False) -> None:
         """Take (id, item) in, but not what has an id that is known; it is on disk when this returns.
@@ -70,8 +70,8 @@ class Journal:
             find = "SELECT 1 FROM items WHERE id = ?"
             return all(self._db.execute(find, (id_,)).fetchone() is not None for id_ in ids)
 
-    def read(self, position: int, most: int) -> list[bytes | None]:
-        """Return the items from a position on; None in place of one that is kept no more."""
+    def read(self, position: int, most: int) -> list[bytes]:
+        """Return the items from a position on, which are kept."""
         with self._lock:
             try:
                 rows = self._db.execute(
@@ -79,23 +79,23 @@ class Journal:
                 ).fetchall()
             except sqlite3.Error as error:
                 raise SaveError(f"the journal {self._path} cannot be read: {error}") from error
+        if any(item is None for (item,) in rows):
+            raise SaveError(f"the journal {self._path} does not keep the items from position {position} on any more")
         return [item for (item,) in rows]
 
     def forget(self, position: int) -> None:
         """Keep the items below a position no longer: they are settled."""
-        if position <= self._kept:
-            return
         with self._lock:
             try:
                 (nbytes,) = self._db.execute(
-                    "SELECT total(length(item)) FROM items WHERE position >= ? AND position < ?", (self._kept, position)
+                    "SELECT total(length(item)) FROM items WHERE position >= ? AND position < ?", (self.kept, position)
                 ).fetchone()
                 self._db.execute(
-                    "UPDATE items SET item = NULL WHERE position >= ? AND position < ?", (self._kept, position)
+                    "UPDATE items SET item = NULL WHERE position >= ? AND position < ?", (self.kept, position)
                 )
             except sqlite3.Error:
                 return  # it costs room, and is tried again with the next
-            self._kept, self.nbytes = position, self.nbytes - int(nbytes)
+            self.kept, self.nbytes = position, self.nbytes - int(nbytes)
 
     def close(self) -> None:
         """Close the file."""

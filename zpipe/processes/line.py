@@ -181,7 +181,7 @@ def answered(line: Line, message: Message, timeout_s: float | None) -> Message:
 
 def _in_table(table: Message, stage: str, registry: str) -> tuple[str, str]:
     """Return where the gate of a stage is, as a registry's table has it, and its role."""
-    gates = {row["stage"]: row["listen"]["call"] for row in table["workers"] if row.get("listen", {}).get("call")}
+    gates = {row["stage"]: row["listen"]["call"] for row in table["workers"] if "call" in row["listen"]}
     if stage not in gates:
         known = f": {', '.join(sorted(gates))} have" if gates else ""
         raise RegistryError(f"no stage {stage!r} of the run at {registry} has a gate{known}: give it a `listen`")

@@ -26,7 +26,7 @@ from zpipe.processes.access import Access
 from zpipe.processes.guard import Guard
 from zpipe.processes.output import lose_lines
 from zpipe.processes.patience import Patience
-from zpipe.processes.runfolder import host_id
+from zpipe.processes.runfolder import DATABASE, host_id
 from zpipe.processes.values import Values
 from zpipe.transport import sockets
 from zpipe.transport.keys import Keys
@@ -211,7 +211,7 @@ def run_registry(
     plan = _read_plan(run_folder / "plan.json")
     wake, parent = Wake(), Parent(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    values = _open(run_folder / "run.db", parent)
+    values = _open(run_folder / DATABASE, parent)
     ctx = sockets.context()
     guard = None if keys is None else Guard(ctx, keys)
     try:

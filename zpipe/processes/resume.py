@@ -21,7 +21,7 @@ from zpipe.processes.blame import Noted
 from zpipe.processes.events import Event, happened
 from zpipe.processes.prepare import checked
 from zpipe.processes.report import Report, taken
-from zpipe.processes.runfolder import RunFolder, live_runs, remove_sockets_dir
+from zpipe.processes.runfolder import DATABASE, RunFolder, live_runs, remove_sockets_dir
 from zpipe.processes.saves import fence_of, has_saved
 from zpipe.processes.values import Values
 from zpipe.values.errors import ConfigError, SaveError
@@ -30,7 +30,7 @@ from zpipe.values.plan import Plan
 
 ORPHANS_S = 5.0  # for what a killed launcher has left behind to end
 # What the registry keeps in the folder, and where the launcher has noted that and its sockets are found.
-DATABASE, ADDRESS, SOCKETS = "run.db", "registry.address", "sockets"
+ADDRESS, SOCKETS = "registry.address", "sockets"
 INLINE = "inline"  # what the runs without a registry have for a transport
 META = frozenset(("folder", "transport", "sets", "limit", "until"))  # of what `prepare` has written
 # What must stay: it says what a position, a path or a save means.  First what a user has written.

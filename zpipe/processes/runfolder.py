@@ -24,6 +24,7 @@ from typing import Any
 
 from zpipe.values.errors import ConfigError
 
+DATABASE = "run.db"  # what the registry must not forget
 LAUNCHER = "launcher"  # whose log is beside those of the workers when it has no terminal
 IPC_PATH_MAX = 107  # bytes, of which a socket's own name takes up to:
 IPC_NAME_MAX = 48

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 KEPT_BYTES = 64 * 1024 * 1024  # free memory that stays with the process; the largest block taken from it is half
 
@@ -19,6 +20,14 @@ def die_with(parent: int) -> bool:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PDEATHSIG, 9)
     return not parent or os.getppid() == parent
+
+
+def spawn(argv: Sequence[str], folder: str | os.PathLike[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a program that is killed when the thread that starts it, or its process, ends.  Raises OSError."""
+    parent = os.getpid()
+    return subprocess.Popen(
+        argv, cwd=folder, env=env, stdin=subprocess.DEVNULL, preexec_fn=lambda: die_with(parent)
+    )  # fmt: skip
 
 
 def adopt_orphans(*, wanted: bool) -> bool:

@@ -6,6 +6,7 @@ Needs neither a file nor a registry: `zpipe worker mylib:clean --connect tcp://h
 from __future__ import annotations
 
 import argparse
+import functools
 import inspect
 import json
 import os
@@ -27,6 +28,7 @@ from zpipe.transport.keys import Keys
 from zpipe.values.callables import form_of, resolve
 from zpipe.values.context import Output
 from zpipe.values.errors import ConfigError, EncodeError, ProtocolError, StageError, ZpipeError
+from zpipe.values.stagecheck import GATE_HOOKS
 from zpipe.wire.body import decode_message, encode_message
 from zpipe.wire.outside import KEY, VERSION, Message
 
@@ -118,19 +120,19 @@ class Taker:
         sockets.send(self._socket, self._frames(outcomes))
 
     def _frames(self, message: Message) -> list[bytes | memoryview]:
-        whole = {KEY: VERSION, "name": self._name, "raw": True, **message}
+        """Return a message; what it has no room for is told before, and what no message has room for has failed."""
         try:
-            return encode_message(whole, raw=True)
-        except EncodeError:  # one of the results cannot travel: which, is found out one by one
-            failed = list(message.get("failed", ()))
-            done = []
-            for entry in message.get("done", ()):
-                try:
-                    encode_message(entry, raw=True)
-                    done.append(entry)
-                except EncodeError as error:
-                    failed.append([entry[0], str(error)])
-            return encode_message({**whole, "done": done, "failed": failed}, raw=True)
+            return encode_message({KEY: VERSION, "name": self._name, "raw": True, **message}, raw=True)
+        except EncodeError as error:
+            done, failed = message.get("done", []), message.get("failed", [])
+            if not done:
+                raise
+            if len(done) == 1:
+                failed = [*failed, [done[0][0], str(error)]]
+                return self._frames({**message, "done": [], "failed": failed})
+            half = len(done) // 2
+            self._tell({"done": done[:half]})
+            return self._frames({**message, "done": done[half:]})
 
     def _asked(self, message: Message) -> Message:
         """Return the answer to a message, which is sent again while there is none."""
@@ -218,12 +220,12 @@ def made(run: str, folder: Path, args: Mapping[str, Any]) -> tuple[Any, Any]:
     """
     found = resolve(run, folder)
     info = form_of(found)
-    if info.form != "map" or info.is_async or info.hooks - {"warmup", "close"}:
+    if info.form != "map" or info.is_async or info.hooks - GATE_HOOKS:
         raise ConfigError(
             f"{run} is not for a gate: that takes what makes one output of one item, and remembers nothing"
         )
     if not inspect.isclass(found):
-        return (lambda item: found(item, **args)) if args else found, None
+        return functools.partial(found, **args) if args else found, None
     target: Any
     try:
         target = found(**args)

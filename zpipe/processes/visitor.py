@@ -25,10 +25,8 @@ class Visitor(Child):
         found = sockets.receive_outside(self._socket)
         if found is None:
             return None
-        frames, _ = found
-        start = 2 if len(frames) > 2 and not len(frames[1]) else 1
-        self.peer = tuple(bytes(frame) for frame in frames[:start])
-        return frames[start:]
+        self.peer, frames = sockets.asker(found[0])
+        return frames
 
     def answer(self, frames: Sequence[bytes | memoryview]) -> None:
         """Answer `peer`."""

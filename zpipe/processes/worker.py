@@ -20,9 +20,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from zpipe.core.leases import LEASE_S
 from zpipe.core.limits import Limits
 from zpipe.core.memory import Memory
 from zpipe.core.outlet import Peer
@@ -34,11 +33,7 @@ from zpipe.processes.blame import Blame
 from zpipe.processes.caller import Caller
 from zpipe.processes.codec import WireCodec
 from zpipe.processes.control import Control
-from zpipe.processes.doors import Doors
-from zpipe.processes.entry import Entry
 from zpipe.processes.exits import EXIT_DONE, EXIT_DRAINED, EXIT_FAILED, EXIT_FENCED
-from zpipe.processes.gate import Gate
-from zpipe.processes.hands import Hands
 from zpipe.processes.letters import Letters
 from zpipe.processes.links import Links
 from zpipe.processes.output import lose_lines
@@ -53,11 +48,14 @@ from zpipe.processes.taps import Taps
 from zpipe.processes.targets import build, call_hook, user_traceback
 from zpipe.processes.trace import SAVE, START, Recorder, recorder
 from zpipe.transport.shared import SharedMemory
-from zpipe.transport.waiting import Waiter
 from zpipe.values import context
 from zpipe.values.code import difference
 from zpipe.values.errors import RegistryError, SaveError, StageError, ZpipeError
 from zpipe.values.plan import Plan, StagePlan
+
+if TYPE_CHECKING:
+    from zpipe.processes.entry import Entry
+    from zpipe.processes.gate import Gate
 
 WELCOME_S = 10.0  # for the registry's first answer
 GOODBYE_S = 2.0  # for its last
@@ -86,8 +84,9 @@ class WorkerProcess:
         self.memory: SharedMemory | None = None
         self.taps: Taps | None = None
         self.trace: Recorder | None = None
-        self.doors: Doors | None = None
-        self.outside: Gate | Entry | None = None
+        self.gate: Gate | None = None
+        self.entry: Entry | None = None
+        self.listens: dict[str, str] = {}  # where those outside reach either
         self.plan: Plan | None = None
         self.stage: StagePlan | None = None
         self.current: context.Current | None = None
@@ -130,8 +129,8 @@ class WorkerProcess:
             target = self._join()
             if self.trace is not None:
                 self.trace.span(START, "start", began_s)
-            if isinstance(self.outside, Gate):
-                self._serve(self.outside)
+            if self.gate is not None:
+                self._serve(self.gate)
             self._loop()
         except Dismissed:
             return self._leave(target)
@@ -231,19 +230,26 @@ class WorkerProcess:
         gc.set_threshold(*GC_THRESHOLD)  # nor at every seven hundredth object of items that come and go
         return target
 
-    def _listen(self, stage: StagePlan, folder: Path, target: Gate | Entry, sockets_dir: str | None) -> None:
+    def _listen(self, stage: StagePlan, folder: Path, target: Any, sockets_dir: str | None) -> None:
         """Open the addresses of a stage at which those outside take part.  Raises StageError."""
+        from zpipe.core.leases import LEASE_S  # few stages need any of this
+        from zpipe.processes.doors import Doors
+        from zpipe.processes.hands import crew_of
+        from zpipe.transport.waiting import Waiter
+
         assert self.links is not None and self.caller is not None and self.plan is not None
         poller = self.links.poller if stage.is_gate else Waiter()  # an entry has a thread of its own
         doors = Doors(
             self.links.context, stage.name, stage.listen, RunFolder(folder), keys=self.keys,
             insecure=self.options.insecure, poller=poller, own=stage.crew > 0, sockets_dir=sockets_dir,
         )  # fmt: skip
-        self.doors, self.outside = doors, target
-        if isinstance(target, Gate):
-            hands = Hands(stage, Path(self.plan.folder), doors.near) if stage.crew else None
+        self.listens = doors.endpoints
+        if stage.is_gate:
+            self.gate = target
+            hands = crew_of(stage, Path(self.plan.folder), doors.near) if stage.crew else None
             target.open(self.caller, doors, float(stage.listen.get("lease_s", LEASE_S)), hands)
         else:
+            self.entry = target
             target.open(doors, poller)
 
     def _check_folder(self, stage: StagePlan, folder: Path, *, is_here: bool) -> None:
@@ -512,23 +518,23 @@ class WorkerProcess:
                 self._take_roster(now_s, state["roster"])
             self.taps.heed(state.get("taps", ()), now_s)
             self.caller.trouble.suspect(state.get("suspects", ()))
-            if isinstance(self.outside, Entry):
-                self._forget_settled(self.outside, state.get("watermarks") or {})
+            if self.entry is not None:
+                self._tell_settled(self.entry, state.get("watermarks") or {})
         if not isinstance(self.worker.intake, Source):
             self.worker.draining = self.desired == "drain"
         elif self.desired == "drain":
             self.worker.intake.stopping = True
-            if isinstance(self.outside, Entry):
-                self.outside.stopping = True
+            if self.entry is not None:
+                self.entry.stopping = True
         if self.desired == "exit" or self.control.fenced:
             raise Dismissed
 
-    def _forget_settled(self, entry: Entry, watermarks: dict[Any, Sequence[int]]) -> None:
-        """Let the journal go of what the registry has stored to be settled."""
+    def _tell_settled(self, entry: Entry, watermarks: dict[Any, Sequence[int]]) -> None:
+        """Let an entry know what the registry has stored to be settled."""
         assert self.stage is not None
         for lane, mark in watermarks.items():
             if int(lane) in self.stage.lanes:
-                entry.journal.forget(min(mark[0], entry.made))  # the marks at the end have positions too
+                entry.settled = mark[0]
 
     def _may_leave(self, now_s: float) -> bool:
         """Tell whether a worker that was told to leave has nothing left to do, and its last ack has had its time."""
@@ -599,7 +605,7 @@ class WorkerProcess:
             "counters": self._counters(), "running": running, "sources": self.sources,
             "calls": {} if self.caller is None else dict(self.caller.calls), "edges": self._edges(worker, links),
             "resolved": [] if self.caller is None else list(self.caller.trouble.resolved),
-            "waits": self.patience.lack, "listen": {} if self.doors is None else self.doors.endpoints,
+            "waits": self.patience.lack, "listen": self.listens,
         }  # fmt: skip
 
     def _edges(self, worker: Worker, links: Links) -> dict[int, dict[str, Any]]:
@@ -633,8 +639,8 @@ class WorkerProcess:
             "busy_s": caller.busy_s, "starved_s": self.starved_s, "blocked_s": self.blocked_s,
             "cpu_s": time.process_time() - self.cpu_began_s,
             "refused": (inlet.refused if inlet is not None else 0) + (self.links.refused if self.links else 0)
-            + (self.outside.refused if self.outside else 0),
-            "outside": self.outside.workers if isinstance(self.outside, Gate) else 0,
+            + (self.gate.refused if self.gate else 0) + (self.entry.refused if self.entry else 0),
+            "outside": self.gate.workers if self.gate else 0,
             "other_code": int(self.other_code), "unreached": len(self.links.unreached) if self.links else 0,
             "shared": self.memory.nbytes if self.memory else 0, "unshared": self.memory.full if self.memory else 0,
             "rss": _rss(), "saves": int(isinstance(intake, Memory) and intake.saves),

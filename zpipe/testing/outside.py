@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zpipe.processes.doors import Heard, Peer
+from zpipe.processes.doors import Heard, Peer, Refusals
 from zpipe.processes.gate import Gate
 from zpipe.testing.ailing import Deadly
 from zpipe.wire.outside import KEY, VERSION, Asked, Message, checked
@@ -42,8 +42,15 @@ class PlayedGate(Gate):
         PlayedGate.tokens += 1
         return str(PlayedGate.tokens)
 
-    def _say(self, text: str) -> None:
-        pass
+    def _made_log(self, stage: str) -> Refusals:
+        return Silent(stage)
+
+
+class Silent(Refusals):
+    """Counts, and says nothing."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
 
 
 class PlayedDoors:

@@ -270,6 +270,15 @@ def receive_outside(sock: Socket) -> tuple[list[memoryview], str] | None:
     return [frame.buffer for frame in frames], address
 
 
+def asker(frames: list[memoryview]) -> tuple[tuple[bytes, ...], list[memoryview]]:
+    """Return what stands in front of an answer to a message at "call", and the message: a REQ has an empty frame more.
+
+    That one begins with an empty frame by itself cannot be: it would be no msgpack.
+    """
+    start = 2 if len(frames) > 2 and not len(frames[1]) else 1
+    return tuple(bytes(frame) for frame in frames[:start]), frames[start:] or [memoryview(b"")]
+
+
 def send(push: Socket, frames: Sequence[Buffer]) -> bool:
     """Send without waiting and return whether it was taken.
 
