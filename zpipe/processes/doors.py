@@ -83,9 +83,7 @@ class Doors:
         self._sockets: dict[str, sockets.Socket] = {}
         self.endpoints: dict[str, str] = {}
         host = listen.get("host", addresses.LOOPBACK)
-        if addresses.is_loopback(host):
-            keys = None
-        elif keys is None and not insecure:
+        if keys is None and not (insecure or addresses.is_loopback(host)):
             raise StageError(
                 f"stage {stage!r} listens at {host}, which is not of this machine alone, and there are no keys: make "
                 "them with zpipe keys, or say --insecure to let everyone in who reaches it"

@@ -146,8 +146,8 @@ class Found:
 def find(address: str, stage: str = "", keys: Keys | None = None) -> tuple[Found, Line]:
     """Return the gate at an address, or that of `stage` in the run whose registry that is, and a line to it.
 
-    A gate that only its own host reaches has no keys, also in a run that has.  Raises CallError when there is none,
-    RegistryError and ConfigError.
+    The gates of a run take the keys that its registry takes.  Raises CallError when there is none, RegistryError and
+    ConfigError.
     """
     sockets.check_endpoint(address)
     line = Line(address, keys)
@@ -156,9 +156,7 @@ def find(address: str, stage: str = "", keys: Keys | None = None) -> tuple[Found
         if said.get("t") == "TABLE":
             endpoint, role = _in_table(said, stage, address)
             line.close()
-            near = addresses.is_loopback(addresses.host_of(endpoint))
-            endpoint = endpoint.replace(EVERY, addresses.host_of(address), 1)
-            line = Line(endpoint, None if near else keys)
+            line = Line(endpoint, keys)
             return Found(stage, role, endpoint), line
         if said.get("error"):
             raise CallError(f"{address}: {said['error']}")
@@ -175,7 +173,7 @@ def answered(line: Line, message: Message, timeout_s: float | None) -> Message:
     except TimeoutError:
         raise CallError(
             f"nobody answers at {line.endpoint} within {timeout_s:g} s: is the run alive, and this the address of a "
-            "gate, or of its registry?"
+            "gate, or of its registry? One with keys answers those who have one"
         ) from None
 
 
@@ -186,4 +184,4 @@ def _in_table(table: Message, stage: str, registry: str) -> tuple[str, str]:
         known = f": {', '.join(sorted(gates))} have" if gates else ""
         raise RegistryError(f"no stage {stage!r} of the run at {registry} has a gate{known}: give it a `listen`")
     role = next((str(row["role"]) for row in table["stages"] if row["name"] == stage), "")
-    return gates[stage], role
+    return gates[stage].replace(EVERY, addresses.host_of(registry), 1), role
